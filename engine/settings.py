@@ -1,0 +1,77 @@
+"""How a model is to be loaded and run: filled by the front end, read by the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+SplitMode = Literal["none", "layer", "row", "tensor"]
+
+ALL_LAYERS = -1
+AUTO_LAYERS = -2
+
+
+class LoraAdapter(Struct, frozen=True):
+    """A LoRA GGUF that is applied to every request of the model."""
+
+    path: Path
+    scale: float = 1.0
+
+
+class ModelSettings(Struct, frozen=True, kw_only=True):
+    """Settings of one model; `None` leaves the choice to the probe or to the model's file."""
+
+    path: Path
+    context: int | None = None
+    """Tokens (prompt and output) of one request; None: the trained length, at most 8192."""
+    parallel: int = 4
+    """Sequences that run at the same time; `context × parallel` cells of KV cache are allocated."""
+    max_queue: int = 256
+    """Requests that may wait for a slot."""
+    threads: int | None = None
+    batch_size: int = 2048
+    """Most tokens of one step (n_batch)."""
+    ubatch_size: int | None = None
+    """Most tokens of one pass through the graph (n_ubatch)."""
+    n_gpu_layers: int = AUTO_LAYERS
+    """`ALL_LAYERS` (−1), `AUTO_LAYERS` (−2), or a number of layers."""
+    main_gpu: int = 0
+    split_mode: SplitMode = "layer"
+    tensor_split: tuple[float, ...] = ()
+    type_k: KVType = "f16"
+    type_v: KVType = "f16"
+    flash_attention: bool | None = None
+    kv_unified: bool = False
+    """One pool of cells for all sequences: less memory, slower beside long neighbours."""
+    use_mmap: bool = True
+    use_mlock: bool = False
+    use_extra_bufts: bool | None = None
+    """Repacked weights (AMX and the like); False where the probe saw them crash."""
+    lora: tuple[LoraAdapter, ...] = ()
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """What a loaded model says of itself."""
+
+    architecture: str
+    description: str
+    """llama.cpp's line, such as `llama 135M Q4_1`."""
+    quantization: str
+    n_params: int
+    file_bytes: int
+    kv_bytes: int
+    context: int
+    """Tokens of one request."""
+    context_trained: int
+    parallel: int
+    n_vocab: int
+    chat_template: str | None
+    bos_token: str
+    eos_token: str
+    device: str
+    """Where the layers run, such as `CPU` or `CUDA0 (24/32 layers)`."""
+    fingerprint: str
+    """Changes with the file, the build and the settings that change bits."""
