@@ -1,0 +1,98 @@
+"""What one step asks of the model: memory operations first, then spans of tokens.
+
+Pure data. A prompt chunk, a single decoded token, a forced or a drafted run are all a `Span`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float32]
+"""Shape (rows, n_vocab), natural units of the model; a view that the next step overwrites."""
+
+
+class Rows(Enum):
+    """Which tokens of a span want logits."""
+
+    NONE = 0
+    LAST = 1
+    ALL = 2
+
+
+class Span(Struct, frozen=True):
+    """Consecutive tokens of one slot, from position `start` on."""
+
+    slot: int
+    start: int
+    tokens: Seq[int]
+    rows: Rows
+
+
+class Clear(Struct, frozen=True, tag=True):
+    """Forget everything in a slot."""
+
+    slot: int
+
+
+class Trim(Struct, frozen=True, tag=True):
+    """Forget the positions from `length` on."""
+
+    slot: int
+    length: int
+
+
+class Save(Struct, frozen=True, tag=True):
+    """Keep a copy of a slot in host memory under `handle`."""
+
+    slot: int
+    handle: int
+
+
+class Restore(Struct, frozen=True, tag=True):
+    """Replace what is in a slot by the copy under `handle`, which stays."""
+
+    slot: int
+    handle: int
+
+
+class Drop(Struct, frozen=True, tag=True):
+    """Free the copy under `handle`."""
+
+    handle: int
+
+
+MemoryOp = Clear | Trim | Save | Restore | Drop
+
+
+class Batch(Struct):
+    """One step. Operations run in order, before the spans; spans are in order of their slots."""
+
+    ops: list[MemoryOp]
+    spans: list[Span]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens over all spans."""
+        return sum(len(span.tokens) for span in self.spans)
+
+
+class Runner(Protocol):
+    """Executes batches on a model; the scheduler never sees more of it."""
+
+    n_vocab: int
+    can_trim: bool
+    """Whether `Trim` works: not in recurrent memory."""
+
+    def run(self, batch: Batch) -> Logits:
+        """The rows that the spans asked for, in order; raises StepFailed."""
+        ...
+
+    def reset(self) -> None:
+        """Forget every slot and every saved copy."""
+        ...

@@ -1,0 +1,267 @@
+"""A GGUF loaded by llama.cpp: weights, context and what the file says of itself."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from engine.errors import InvalidModelFile, ModelFileNotFound, OutOfMemory
+from engine.llama.library import KV_TYPES, SPLIT_MODES, library
+from engine.llama.tokenizer import Tokenizer
+from engine.settings import AUTO_LAYERS, ModelInfo, ModelSettings
+
+OnProgress = Callable[[float], None]
+
+DEFAULT_CONTEXT_LIMIT = 8192
+_CELL_PADDING = 256
+"""llama.cpp rounds the cells of a sequence up to this."""
+_MIN_OUTPUTS = 16
+_LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
+"""(mmap, mlock) → llama_load_mode."""
+
+
+class Model:
+    """Owns the native model and context. After `close` nothing of it may be touched."""
+
+    def __init__(self, settings: ModelSettings, on_progress: OnProgress | None = None) -> None:
+        """Blocks while loading; raises ModelLoadError's kinds."""
+        if not settings.path.is_file():
+            raise ModelFileNotFound(f"no such file: {settings.path}")
+        self._library = library()
+        self._api = self._library.api
+        self._adapters: list[Any] = []
+        self._context: Any = None
+        self._model = self._load(settings, on_progress)
+        try:
+            self.tokenizer = Tokenizer(self._api.llama_model_get_vocab(self._model))
+            self._check_kind(settings)
+            self.settings = self._complete(settings)
+            self._context = self._create_context(self.settings)
+            self._apply_lora(self.settings)
+        except BaseException:
+            self.close()
+            raise
+        self.info = self._describe(self.settings)
+
+    @property
+    def context(self) -> Any:
+        """The native llama_context, for the runner."""
+        return self._context
+
+    @property
+    def native(self) -> Any:
+        """The native llama_model."""
+        return self._model
+
+    def _load(self, settings: ModelSettings, on_progress: OnProgress | None) -> Any:
+        params = self._api.llama_model_default_params()
+        params.n_gpu_layers = (
+            -1 if settings.n_gpu_layers == AUTO_LAYERS else settings.n_gpu_layers
+        )
+        params.main_gpu = settings.main_gpu
+        params.split_mode = SPLIT_MODES[settings.split_mode]
+        params.load_mode = _LOAD_MODES[settings.use_mmap, settings.use_mlock]
+        params.use_extra_bufts = settings.use_extra_bufts is not False
+        if settings.tensor_split:
+            devices = self._api.llama_max_devices()
+            shares = (*settings.tensor_split, *(0.0,) * devices)[:devices]
+            # llama.cpp reads the array during the load only; the local keeps it alive until then.
+            split = (ctypes.c_float * devices)(*shares)
+            params.tensor_split = split
+        if on_progress is not None:
+            report = on_progress
+
+            @self._api.llama_progress_callback
+            def progress(fraction: float, _user_data: object) -> bool:
+                report(fraction)
+                return True
+
+            params.progress_callback = progress
+        model = self._api.llama_model_load_from_file(os.fsencode(settings.path), params)
+        if not model:
+            reason = self._library.take_error("llama.cpp cannot load it")
+            raise InvalidModelFile(f"cannot load {settings.path}: {reason}")
+        return model
+
+    def _check_kind(self, settings: ModelSettings) -> None:
+        if not self._api.llama_model_has_decoder(self._model):
+            raise InvalidModelFile(f"{settings.path} has no decoder: it cannot generate text")
+        if self._api.llama_model_has_encoder(self._model):
+            raise InvalidModelFile(
+                f"{settings.path} is an encoder-decoder model, which is not supported"
+            )
+
+    def _complete(self, settings: ModelSettings) -> ModelSettings:
+        """Fill what the caller left to the file and the machine."""
+        from msgspec.structs import replace
+
+        trained = self._api.llama_model_n_ctx_train(self._model)
+        context = settings.context or min(trained, DEFAULT_CONTEXT_LIMIT)
+        return replace(
+            settings,
+            context=-(-context // _CELL_PADDING) * _CELL_PADDING,
+            threads=settings.threads or physical_cores(),
+            ubatch_size=settings.ubatch_size or min(512, settings.batch_size),
+        )
+
+    def _create_context(self, settings: ModelSettings) -> Any:
+        assert settings.context and settings.threads and settings.ubatch_size
+        cells = settings.context * settings.parallel
+        params = self._api.llama_context_default_params()
+        params.n_ctx = cells
+        params.n_seq_max = settings.parallel
+        params.n_batch = settings.batch_size
+        params.n_ubatch = settings.ubatch_size
+        # The default reserves n_batch rows of logits: 2 GB for a vocabulary of 262k tokens.
+        params.n_outputs_max = max(settings.parallel, _MIN_OUTPUTS)
+        params.n_outputs_max_per_seq = 0
+        params.n_threads = settings.threads
+        params.n_threads_batch = settings.threads
+        params.type_k = KV_TYPES[settings.type_k]
+        params.type_v = KV_TYPES[settings.type_v]
+        flash = settings.flash_attention
+        params.flash_attn_type = -1 if flash is None else int(flash)
+        params.kv_unified = settings.kv_unified
+        context = self._api.llama_init_from_model(self._model, params)
+        if not context:
+            reason = self._library.take_error("not enough memory")
+            raise OutOfMemory(
+                f"cannot create a context of {settings.context} tokens × {settings.parallel}"
+                f" sequences: {reason}"
+            )
+        return context
+
+    def _apply_lora(self, settings: ModelSettings) -> None:
+        for adapter in settings.lora:
+            if not adapter.path.is_file():
+                raise ModelFileNotFound(f"no such LoRA file: {adapter.path}")
+            handle = self._api.llama_adapter_lora_init(self._model, os.fsencode(adapter.path))
+            if not handle:
+                reason = self._library.take_error("it does not fit the model")
+                raise InvalidModelFile(f"cannot load LoRA {adapter.path}: {reason}")
+            self._adapters.append(handle)
+        if not self._adapters:
+            return
+        count = len(self._adapters)
+        handles = (self._api.llama_adapter_lora_p_ctypes * count)(*self._adapters)
+        scales = (ctypes.c_float * count)(*(adapter.scale for adapter in settings.lora))
+        if self._api.llama_set_adapters_lora(self._context, handles, count, scales) != 0:
+            raise InvalidModelFile("the LoRA adapters cannot be applied together")
+
+    def _describe(self, settings: ModelSettings) -> ModelInfo:
+        api, model, tokenizer = self._api, self._model, self.tokenizer
+        assert settings.context
+        description = _read_string(api.llama_model_desc, model)
+        template = api.llama_model_chat_template(model, None)
+        return ModelInfo(
+            architecture=self._meta("general.architecture") or "unknown",
+            description=description,
+            quantization=description.rsplit(" ", 1)[-1],
+            n_params=api.llama_model_n_params(model),
+            file_bytes=api.llama_model_size(model),
+            kv_bytes=self._kv_bytes(settings),
+            context=settings.context,
+            context_trained=api.llama_model_n_ctx_train(model),
+            parallel=settings.parallel,
+            n_vocab=tokenizer.n_vocab,
+            chat_template=template.decode("utf-8", "replace") if template else None,
+            bos_token=tokenizer.spelling(tokenizer.bos),
+            eos_token=tokenizer.spelling(tokenizer.eos),
+            device=self._device(settings),
+            fingerprint=self._fingerprint(settings),
+        )
+
+    def _kv_bytes(self, settings: ModelSettings) -> int:
+        """Of full attention; sliding windows and recurrent layers need less."""
+        assert settings.context
+        api, model = self._api, self._model
+        heads = max(api.llama_model_n_head(model), 1)
+        width = api.llama_model_n_embd(model) // heads
+        architecture = self._meta("general.architecture")
+        key = int(self._meta(f"{architecture}.attention.key_length") or width)
+        value = int(self._meta(f"{architecture}.attention.value_length") or width)
+        per_token = key * _CELL_BYTES[settings.type_k] + value * _CELL_BYTES[settings.type_v]
+        layers, kv_heads = api.llama_model_n_layer(model), api.llama_model_n_head_kv(model)
+        return int(layers * kv_heads * per_token * settings.context * settings.parallel)
+
+    def _device(self, settings: ModelSettings) -> str:
+        if not self._api.llama_supports_gpu_offload() or settings.n_gpu_layers == 0:
+            return f"CPU ({settings.threads} threads)"
+        layers = self._api.llama_model_n_layer(self._model)
+        offloaded = layers if settings.n_gpu_layers < 0 else min(settings.n_gpu_layers, layers)
+        return f"GPU ({offloaded}/{layers} layers)"
+
+    def _fingerprint(self, settings: ModelSettings) -> str:
+        stat = settings.path.stat()
+        build = self._library.path.stat()
+        bits = (
+            stat.st_size,
+            stat.st_mtime_ns,
+            build.st_size,
+            build.st_mtime_ns,
+            settings.type_k,
+            settings.type_v,
+            settings.flash_attention,
+            settings.use_extra_bufts,
+            settings.threads,
+            settings.ubatch_size,
+            settings.kv_unified,
+            settings.n_gpu_layers,
+            [(str(adapter.path), adapter.scale) for adapter in settings.lora],
+        )
+        return "fp_" + hashlib.sha256(repr(bits).encode()).hexdigest()[:12]
+
+    def _meta(self, key: str) -> str | None:
+        text = _read_string(self._api.llama_model_meta_val_str, self._model, key.encode())
+        return text or None
+
+    def close(self) -> None:
+        """Free context and weights; adapters go with the model."""
+        if self._context:
+            self._api.llama_free(self._context)
+        if self._model:
+            self._api.llama_model_free(self._model)
+        self._context = self._model = None
+
+
+_CELL_BYTES = {
+    "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+    "iq4_nl": 18 / 32,
+}
+
+
+def _read_string(function: Callable[..., int], *arguments: Any) -> str:
+    """Call a llama.cpp function that writes a string and returns its length; "" if there is none."""
+    size = 256
+    while True:
+        out = ctypes.create_string_buffer(size)
+        length = function(*arguments, out, size)
+        if length < size:
+            return out.value.decode("utf-8", "replace") if length > 0 else ""
+        size = length + 1
+
+
+def physical_cores() -> int:
+    """Cores this process may use, without their second hardware threads where Linux tells."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    if allowed is None:
+        return os.cpu_count() or 1
+    siblings: set[str] = set()
+    for cpu in allowed:
+        path = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+        try:
+            with open(path) as file:
+                siblings.add(file.read().strip())
+        except OSError:
+            return len(allowed)
+    return len(siblings)

@@ -1,0 +1,121 @@
+"""Executes a `Batch` on llama.cpp: fills its arrays through NumPy, hands out its logits uncopied."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from engine.batch import Batch, Clear, Drop, Logits, MemoryOp, Restore, Rows, Save, Span, Trim
+from engine.errors import StepFailed
+from engine.llama.library import library
+from engine.llama.model import Model
+
+
+class LlamaRunner:
+    """Implements `Runner` for one model; only the engine's thread may call it."""
+
+    def __init__(self, model: Model) -> None:
+        api = library().api
+        self._api = api
+        self._context = model.context
+        self._memory = api.llama_get_memory(model.context)
+        self._saved: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
+        self.n_vocab = model.tokenizer.n_vocab
+        native = model.native
+        self.can_trim = not (api.llama_model_is_recurrent(native) or api.llama_model_is_hybrid(native))
+        self._n_batch: int = api.llama_n_batch(model.context)
+        self._allocate(self._n_batch)
+
+    def _allocate(self, size: int) -> None:
+        """One llama_batch for life: the arrays belong to NumPy, the struct points into them."""
+        self._tokens = np.zeros(size, np.int32)
+        self._positions = np.zeros(size, np.int32)
+        self._slots = np.zeros(size, np.int32)
+        self._wanted = np.zeros(size, np.int8)
+        self._counts = np.ones(size, np.int32)
+        first, step = self._slots.ctypes.data, self._slots.itemsize
+        self._slot_pointers = np.arange(first, first + size * step, step, np.uintp)
+        batch = self._api.llama_batch()
+        for field, array in (
+            ("token", self._tokens),
+            ("pos", self._positions),
+            ("n_seq_id", self._counts),
+            ("seq_id", self._slot_pointers),
+            ("logits", self._wanted),
+        ):
+            kind = dict(self._api.llama_batch._fields_)[field]
+            setattr(batch, field, ctypes.cast(array.ctypes.data, kind))
+        self._batch = batch
+
+    def run(self, batch: Batch) -> Logits:
+        """See `Runner.run`; the view is valid until the next call."""
+        for op in batch.ops:
+            self._apply(op)
+        if not batch.spans:
+            return np.empty((0, self.n_vocab), np.float32)
+        rows = self._fill(batch.spans)
+        status = self._api.llama_decode(self._context, self._batch)
+        if status != 0:
+            raise StepFailed(f"llama_decode returned {status} for {self._batch.n_tokens} tokens")
+        return self._logits(rows)
+
+    def _fill(self, spans: list[Span]) -> int:
+        """Write the spans into the batch; returns how many rows of logits will come."""
+        at = rows = 0
+        for span in spans:
+            end = at + len(span.tokens)
+            if end > self._n_batch:
+                raise StepFailed(f"a step of more than {self._n_batch} tokens was scheduled")
+            self._tokens[at:end] = span.tokens
+            self._positions[at:end] = range(span.start, span.start + end - at)
+            self._slots[at:end] = span.slot
+            self._wanted[at:end] = span.rows is Rows.ALL
+            if span.rows is Rows.LAST:
+                self._wanted[end - 1] = 1
+            rows += (0, 1, end - at)[span.rows.value]
+            at = end
+        self._batch.n_tokens = at
+        return rows
+
+    def _logits(self, rows: int) -> Logits:
+        if rows == 0:
+            self._api.llama_synchronize(self._context)
+            return np.empty((0, self.n_vocab), np.float32)
+        pointer = self._api.llama_get_logits(self._context)
+        address = ctypes.cast(pointer, ctypes.c_void_p).value
+        size = rows * self.n_vocab
+        floats = (ctypes.c_float * size).from_address(address or 0)
+        return np.frombuffer(memoryview(floats), np.float32).reshape(rows, self.n_vocab)
+
+    def _apply(self, op: MemoryOp) -> None:
+        match op:
+            case Clear(slot):
+                self._api.llama_memory_seq_rm(self._memory, slot, -1, -1)
+            case Trim(slot, length):
+                if not self._api.llama_memory_seq_rm(self._memory, slot, length, -1):
+                    raise StepFailed(f"this model's memory cannot be trimmed to {length} tokens")
+            case Save(slot, handle):
+                self._save(slot, handle)
+            case Restore(slot, handle):
+                self._restore(slot, handle)
+            case Drop(handle):
+                self._saved.pop(handle, None)
+
+    def _save(self, slot: int, handle: int) -> None:
+        size = self._api.llama_state_seq_get_size(self._context, slot)
+        data = (ctypes.c_uint8 * size)()
+        if self._api.llama_state_seq_get_data(self._context, data, size, slot) == 0:
+            raise StepFailed(f"the state of slot {slot} could not be saved")
+        self._saved[handle] = data
+
+    def _restore(self, slot: int, handle: int) -> None:
+        data = self._saved[handle]
+        self._api.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        if self._api.llama_state_seq_set_data(self._context, data, len(data), slot) == 0:
+            raise StepFailed(f"the state of slot {slot} could not be restored")
+
+    def reset(self) -> None:
+        """See `Runner.reset`."""
+        self._api.llama_memory_clear(self._memory, True)
+        self._saved.clear()

@@ -1,0 +1,86 @@
+"""Text ↔ token ids by the model's own vocabulary."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+
+from engine.errors import InvalidToken
+from engine.llama.library import library
+
+_CONTROL = 1 << 3
+_UNKNOWN_OR_UNUSED = (1 << 0) | (1 << 1)
+
+
+class Tokenizer:
+    """The vocabulary of one model. It never changes, so any thread may call it."""
+
+    def __init__(self, vocab: ctypes.c_void_p) -> None:
+        self._vocab = vocab
+        self._api = library().api
+        self._pieces: dict[int, bytes] = {}
+        self.n_vocab: int = self._api.llama_vocab_n_tokens(vocab)
+        self.bos: int = self._api.llama_vocab_bos(vocab)
+        self.eos: int = self._api.llama_vocab_eos(vocab)
+        self.adds_bos: bool = self._api.llama_vocab_get_add_bos(vocab)
+        is_eog = self._api.llama_vocab_is_eog
+        get_attr = self._api.llama_vocab_get_attr
+        attributes = [get_attr(vocab, token) for token in range(self.n_vocab)]
+        self.control: frozenset[int] = frozenset(
+            token for token, attr in enumerate(attributes) if attr & _CONTROL
+        )
+        """Tokens that steer the model and are not text."""
+        self.end_of_generation: frozenset[int] = frozenset(
+            token
+            for token, attr in enumerate(attributes)
+            if attr & ~(1 << 2) and is_eog(vocab, token)
+        ) | ({self.eos} if self.eos >= 0 else set())
+        """Every token that ends an answer, not only eos."""
+
+    def encode(
+        self, text: str, *, add_special: bool = False, parse_special: bool = True
+    ) -> list[int]:
+        """Token ids of `text`; with `add_special` a bos (or eos) where the vocabulary wants one,
+        with `parse_special` the spelling of a control token becomes that token."""
+        data = text.encode("utf-8", "replace")
+        size = len(data) + 8
+        out = (ctypes.c_int32 * size)()
+        count = self._api.llama_tokenize(
+            self._vocab, data, len(data), out, size, add_special, parse_special
+        )
+        if count < 0:
+            out = (ctypes.c_int32 * -count)()
+            count = self._api.llama_tokenize(
+                self._vocab, data, len(data), out, -count, add_special, parse_special
+            )
+        return out[:count]
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of `token`, control tokens in their spelling; raises InvalidToken."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token)
+        return piece
+
+    def _read_piece(self, token: int) -> bytes:
+        self.check(token)
+        size = 64
+        while True:
+            out = ctypes.create_string_buffer(size)
+            count = self._api.llama_token_to_piece(self._vocab, token, out, size, 0, True)
+            if count >= 0:
+                return out.raw[:count]
+            size = -count
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of `tokens`; bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(map(self.token_bytes, tokens)).decode("utf-8", "replace")
+
+    def check(self, token: int) -> None:
+        """Raise InvalidToken unless `token` is an id of this vocabulary."""
+        if not 0 <= token < self.n_vocab:
+            raise InvalidToken(f"token id {token} is not below the vocabulary's {self.n_vocab}")
+
+    def spelling(self, token: int) -> str:
+        """The text of a control token such as bos, or "" where the vocabulary has none."""
+        return self.token_bytes(token).decode("utf-8", "replace") if token >= 0 else ""
