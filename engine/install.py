@@ -67,6 +67,7 @@ def install(*, dev: bool, force: bool) -> None:
     }
     if not force and is_current(wanted):
         return
+    STAMP.unlink(missing_ok=True)
     create_venv()
     wheel = cached_wheel(build, force=force)
     pip("install", "--no-deps", "--force-reinstall", str(wheel))
@@ -186,7 +187,7 @@ def run_quietly(command: list[str]) -> bool:
 def pip(*arguments: str) -> None:
     command = [str(venv_python()), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     say(f"pip {arguments[0]}: {len([a for a in arguments[1:] if a[0] != '-'])} requirements")
-    result = subprocess.run([*command, *arguments, "--quiet"], check=False)
+    result = subprocess.run([*command, *arguments, "--quiet", "--quiet"], check=False)
     if result.returncode != 0:
         raise InstallError("pip could not install the dependencies; its own message is above")
 

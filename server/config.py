@@ -1,10 +1,29 @@
-"""The server's settings as frozen Structs."""
+"""The settings as frozen Structs: flags over environment over models.toml over defaults."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.settings import ModelSettings
+from server.options import BY_NAME, OPTIONS, Option
+from server.packages import GGUFNotFound, find_gguf
+from server.sources import (
+    ConfigError,
+    Given,
+    Layer,
+    ModelsFile,
+    read_environment,
+    read_flags,
+    read_models_file,
+)
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+MODELS_FILE = "models.toml"
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True):
@@ -27,6 +46,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     api_keys: tuple[str, ...] = ()
     log_level: str = "info"
     probe: bool = True
+    cache_dir: Path | None = None
+    """Where the probe remembers its answers; None: the user's cache directory."""
     max_tokens: int | None = None
     """Cap on max_tokens where a request names none; None: what is left of the context."""
     max_body_bytes: int = 32 * 1024 * 1024
@@ -34,3 +55,157 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Seconds of silence after which a stream carries a comment."""
     drain_timeout: float = 30.0
     """Seconds that running requests get after SIGTERM."""
+
+
+SERVER_FIELDS = (
+    "host",
+    "port",
+    "log_level",
+    "probe",
+    "cache_dir",
+    "max_tokens",
+    "max_body_bytes",
+    "keepalive",
+    "drain_timeout",
+)
+FIELD_NAMES = {"mmap": "use_mmap", "mlock": "use_mlock", "extra_bufts": "use_extra_bufts"}
+"""Options whose field of ModelSettings has another name."""
+
+
+def load_config(argv: Sequence[str], environ: Mapping[str, str]) -> ServerConfig:
+    """Read every source; raises ConfigError. `--help` prints and leaves with SystemExit."""
+    told = read_environment(environ) | read_flags(argv, describe_default)
+    file = read_models_file(find_models_file(told.get("config")))
+    server = file.server | told
+    fields = {name: server[name].value for name in SERVER_FIELDS if name in server}
+    return ServerConfig(models=choose_models(file, server, told), api_keys=keys(server), **fields)
+
+
+def find_models_file(chosen: Given | None) -> Path | None:
+    """The chosen file, else the one in the working directory, else the checkout's."""
+    if chosen is not None:
+        if not chosen.value.is_file():
+            raise ConfigError(f"{chosen.source}: {chosen.value} is no file")
+        return Path(chosen.value)
+    candidates = (Path(MODELS_FILE), CHECKOUT / MODELS_FILE)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def describe_default(option: Option) -> str:
+    """The default as the help shows it, read from the Struct that holds it; "" if there is none."""
+    owner = ServerConfig if option.scope == "server" else ModelSettings
+    values = owner.__struct_defaults__
+    defaults = dict(zip(owner.__struct_fields__[-len(values) :], values, strict=True))
+    default = defaults.get(FIELD_NAMES.get(option.name, option.name))
+    if option.name == "n_gpu_layers" or (default is None and "auto" in option.kind.choices):
+        return "auto"
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return "" if default in (None, ()) else str(default)
+
+
+def value_of(layer: Layer, name: str) -> Any:
+    given = layer.get(name)
+    return given.value if given else None
+
+
+# From layers to Structs
+
+
+def keys(server: Layer) -> tuple[str, ...]:
+    path = value_of(server, "api_key_file")
+    in_file = read_text(path, server["api_key_file"].source).splitlines() if path else []
+    lines = (line.strip() for line in in_file)
+    found = (*(value_of(server, "api_key") or ()), *(x for x in lines if x and x[0] != "#"))
+    if path and not found:
+        raise ConfigError(f"{server['api_key_file'].source}: {path} has no key in it")
+    return found
+
+
+def read_text(path: Path, source: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"{source}: cannot read {path}: {reason}") from error
+
+
+def choose_models(file: ModelsFile, server: Layer, told: Layer) -> tuple[ModelConfig, ...]:
+    """The file that `model` names, or the models of models.toml with the named one first."""
+    chosen = server.get("model")
+    names = list(file.models)
+    if chosen is None or chosen.value in names:
+        if not names:
+            raise ConfigError("no model: give --model FILE.gguf, or name one in models.toml")
+        first = chosen.value if chosen else names[0]
+        order = [first, *(name for name in names if name != first)]
+        models = [model_config(name, file, told if name == first else {}, told) for name in order]
+        check_names(models)
+        return tuple(models)
+    path = Path(chosen.value).expanduser()
+    if file.path and chosen is file.server.get("model"):
+        path = file.path.parent / path
+    if not path.exists():
+        known = f" and no model of {file.path} ({', '.join(names)})" if names else ""
+        raise ConfigError(f"{chosen.source}: {path} is no file{known}")
+    layer = {"path": Given(path, chosen.source)} | told
+    return (build_model(path.stem, file.defaults | layer),)
+
+
+def model_config(name: str, file: ModelsFile, entry: Layer, told: Layer) -> ModelConfig:
+    """A model of models.toml; flags reach every model, an alias only the first."""
+    shared = {key: given for key, given in told.items() if BY_NAME[key].scope == "model"}
+    aliases = {key: given for key, given in entry.items() if key == "alias"}
+    return build_model(name, file.defaults | file.models[name] | shared | aliases)
+
+
+def build_model(name: str, layer: Layer) -> ModelConfig:
+    options = (option.name for option in OPTIONS if option.scope == "model")
+    fields = {
+        FIELD_NAMES.get(option, option): layer[option].value
+        for option in options
+        if option in layer and option != "chat_template_file"
+    }
+    template = layer.get("chat_template_file")
+    return ModelConfig(
+        name=name,
+        settings=check_settings(ModelSettings(path=model_path(name, layer), **fields), layer),
+        aliases=value_of(layer, "alias") or (),
+        chat_template=read_text(template.value, template.source) if template else None,
+    )
+
+
+def model_path(name: str, layer: Layer) -> Path:
+    path, package = layer.get("path"), layer.get("package")
+    if (path is None) == (package is None):
+        raise ConfigError(f"[models.{name}] needs either path or package")
+    if path is not None:
+        return Path(path.value)
+    assert package is not None
+    try:
+        return find_gguf(package.value, value_of(layer, "file"))
+    except GGUFNotFound as error:
+        raise ConfigError(f"{package.source}: {error}") from error
+
+
+def check_settings(settings: ModelSettings, layer: Layer) -> ModelSettings:
+    """What llama.cpp would refuse, said in our words."""
+    ubatch, batch = settings.ubatch_size, settings.batch_size
+    if ubatch is not None and ubatch > batch:
+        raise ConfigError(f"ubatch_size is {ubatch}, which is more than batch_size {batch}")
+    if settings.type_v in ("f32", "f16", "bf16"):
+        return settings
+    if settings.flash_attention is False:
+        raise ConfigError(
+            f"{layer['type_v'].source}: {settings.type_v} needs flash attention, which is off"
+        )
+    return replace(settings, flash_attention=True)
+
+
+def check_names(models: Sequence[ModelConfig]) -> None:
+    seen: set[str] = set()
+    for model in models:
+        for name in (model.name, *model.aliases):
+            if name in seen:
+                raise ConfigError(f"two models are called {name}")
+            seen.add(name)
