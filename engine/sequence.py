@@ -1,4 +1,4 @@
-"""The running state of a request and of each of its choices. Only the engine's thread sees these."""
+"""The running state of a request and of each of its choices, for the engine's thread only."""
 
 from __future__ import annotations
 

@@ -36,6 +36,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     """Most tokens of one step (n_batch)."""
     ubatch_size: int | None = None
     """Most tokens of one pass through the graph (n_ubatch)."""
+    max_stall: float = 0.15
+    """Seconds a step may take while anyone is decoding; sizes the prompt part of a step."""
     n_gpu_layers: int = AUTO_LAYERS
     """`ALL_LAYERS` (−1), `AUTO_LAYERS` (−2), or a number of layers."""
     main_gpu: int = 0

@@ -11,7 +11,7 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        # Lowest first: llama.cpp runs neighbouring slots in one pass, so the running ones stay dense.
+        # Lowest first keeps the running ones dense: llama.cpp runs neighbours in one pass.
         self._free = list(range(count))
         self._handles = itertools.count(1)
 

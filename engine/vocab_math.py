@@ -16,14 +16,6 @@ _STRIDES = 64
 _BLOCK = 256
 
 
-def log_sum_exp(row: Row, scratch: Row) -> float:
-    """log Σ exp(row), natural logarithm; `scratch` has the shape of `row` and is overwritten."""
-    highest = row.max()
-    np.subtract(row, highest, out=scratch)
-    np.exp(scratch, out=scratch)
-    return float(highest) + float(np.log(scratch.sum(dtype=np.float32)))
-
-
 def largest(row: Row, k: int) -> Tokens:
     """Ids of the k largest values, largest first, of equal ones the lowest id first."""
     candidates = np.flatnonzero(row >= _lower_bound(row, k)) if 4 * k < len(row) else None
@@ -39,12 +31,11 @@ def _lower_bound(row: Row, k: int) -> np.float32:
     maxima = np.concatenate([maxima, row[width * _STRIDES :]])
     if len(maxima) <= k:
         return row.min()
-    bound: np.float32 = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
-    return bound
+    return np.float32(np.partition(maxima, len(maxima) - k)[len(maxima) - k])
 
 
 def draw(weights: Row, uniform: float) -> int:
-    """The index at which the running sum of `weights` passes `uniform` of the total, 0 ≤ uniform < 1.
+    """The index where the running sum of `weights` passes `uniform` (0 to 1) of the total.
 
     Sums blocks first and walks one block only; float64 where error would add up.
     """

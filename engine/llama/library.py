@@ -72,5 +72,5 @@ class Library:
 
 @functools.cache
 def library() -> Library:
-    """Load llama.cpp; about 0.3 s the first time. The spin count must be in the environment before."""
+    """Load llama.cpp, 0.3 s the first time. OpenMP reads its environment then, and never again."""
     return Library()

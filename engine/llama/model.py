@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidModelFile, ModelFileNotFound, OutOfMemory
@@ -58,9 +59,7 @@ class Model:
 
     def _load(self, settings: ModelSettings, on_progress: OnProgress | None) -> Any:
         params = self._api.llama_model_default_params()
-        params.n_gpu_layers = (
-            -1 if settings.n_gpu_layers == AUTO_LAYERS else settings.n_gpu_layers
-        )
+        params.n_gpu_layers = -1 if settings.n_gpu_layers == AUTO_LAYERS else settings.n_gpu_layers
         params.main_gpu = settings.main_gpu
         params.split_mode = SPLIT_MODES[settings.split_mode]
         params.load_mode = _LOAD_MODES[settings.use_mmap, settings.use_mlock]
@@ -72,14 +71,8 @@ class Model:
             split = (ctypes.c_float * devices)(*shares)
             params.tensor_split = split
         if on_progress is not None:
-            report = on_progress
-
-            @self._api.llama_progress_callback
-            def progress(fraction: float, _user_data: object) -> bool:
-                report(fraction)
-                return True
-
-            params.progress_callback = progress
+            callback = self._api.llama_progress_callback(_progress_callback(on_progress))
+            params.progress_callback = callback
         model = self._api.llama_model_load_from_file(os.fsencode(settings.path), params)
         if not model:
             reason = self._library.take_error("llama.cpp cannot load it")
@@ -240,8 +233,16 @@ _CELL_BYTES = {
 }
 
 
+def _progress_callback(report: OnProgress) -> Callable[[float, object], bool]:
+    def progress(fraction: float, _user_data: object) -> bool:
+        report(fraction)
+        return True
+
+    return progress
+
+
 def _read_string(function: Callable[..., int], *arguments: Any) -> str:
-    """Call a llama.cpp function that writes a string and returns its length; "" if there is none."""
+    """Call a llama.cpp function that writes a string and returns its length; "" for none."""
     size = 256
     while True:
         out = ctypes.create_string_buffer(size)
@@ -258,10 +259,9 @@ def physical_cores() -> int:
         return os.cpu_count() or 1
     siblings: set[str] = set()
     for cpu in allowed:
-        path = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         try:
-            with open(path) as file:
-                siblings.add(file.read().strip())
+            siblings.add(path.read_text())
         except OSError:
             return len(allowed)
     return len(siblings)

@@ -1,4 +1,4 @@
-"""Executes a `Batch` on llama.cpp: fills its arrays through NumPy, hands out its logits uncopied."""
+"""Executes a `Batch` on llama.cpp: arrays filled through NumPy, logits handed out uncopied."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class LlamaRunner:
         self._saved: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
         self.n_vocab = model.tokenizer.n_vocab
         native = model.native
-        self.can_trim = not (api.llama_model_is_recurrent(native) or api.llama_model_is_hybrid(native))
+        self.can_trim = not (
+            api.llama_model_is_recurrent(native) or api.llama_model_is_hybrid(native)
+        )
         self._n_batch: int = api.llama_n_batch(model.context)
         self._allocate(self._n_batch)
 
@@ -34,8 +36,8 @@ class LlamaRunner:
         self._slots = np.zeros(size, np.int32)
         self._wanted = np.zeros(size, np.int8)
         self._counts = np.ones(size, np.int32)
-        first, step = self._slots.ctypes.data, self._slots.itemsize
-        self._slot_pointers = np.arange(first, first + size * step, step, np.uintp)
+        offsets = np.arange(size, dtype=np.uintp) * np.uintp(self._slots.itemsize)
+        self._slot_pointers = offsets + np.uintp(self._slots.ctypes.data)
         batch = self._api.llama_batch()
         for field, array in (
             ("token", self._tokens),

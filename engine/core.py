@@ -1,0 +1,203 @@
+"""One step of the engine: schedule → run → sample → update. Single-threaded, no event loop."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import numpy as np
+
+from engine.batch import Runner
+from engine.errors import RequestError
+from engine.logprobs import RawLogprobs
+from engine.output import OutputText
+from engine.request import (
+    Event,
+    FinishReason,
+    RequestDone,
+    RequestFailed,
+    Timings,
+    TokenLogprob,
+    TokenOutput,
+    TopLogprob,
+    Usage,
+)
+from engine.scheduler import Scheduler
+from engine.sequence import RequestState, Sequence
+from engine.vocab_math import Row
+
+Outgoing = list[tuple[RequestState, Event]]
+"""Events of one step with whom they are for."""
+
+
+class Vocabulary(Protocol):
+    """What the core needs of a tokenizer."""
+
+    n_vocab: int
+    control: frozenset[int]
+    end_of_generation: frozenset[int]
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of a token."""
+        ...
+
+
+class EngineCore:
+    """Requests in by `add`, events out of `step`. Raises only what makes a whole step fail."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        vocabulary: Vocabulary,
+        *,
+        context: int,
+        parallel: int,
+        batch_size: int,
+        ubatch_size: int,
+        max_stall: float,
+    ) -> None:
+        self._runner = runner
+        self._vocabulary = vocabulary
+        self._context = context
+        self._eog = np.fromiter(vocabulary.end_of_generation, np.intp)
+        self._scratch = np.empty((2, vocabulary.n_vocab), np.float32)
+        self.scheduler = Scheduler(
+            parallel,
+            batch_size=batch_size,
+            ubatch_size=ubatch_size,
+            max_stall=max_stall,
+            new_choices=self._new_choices,
+        )
+        self.states: dict[str, RequestState] = {}
+        """Every request that is not over, by id."""
+
+    def add(self, state: RequestState) -> None:
+        """Put a request in line."""
+        self.states[state.request.id] = state
+        self.scheduler.add(state)
+
+    def abort(self, request_id: str) -> bool:
+        """Forget a request; False if it is over already."""
+        state = self.states.pop(request_id, None)
+        if state is not None:
+            self.scheduler.remove(state)
+        return state is not None
+
+    def _new_choices(self, state: RequestState) -> list[Sequence]:
+        request = state.request
+        hidden = self._vocabulary.control - request.special_tokens
+        return [
+            Sequence(
+                state,
+                index,
+                OutputText(
+                    self._vocabulary.token_bytes, hidden, request.stop, request.include_stop
+                ),
+            )
+            for index in range(request.n)
+        ]
+
+    def step(self) -> Outgoing:
+        """Advance every running request; call while `scheduler.has_work`."""
+        out: Outgoing = []
+        for sequence in self.scheduler.start_forks():
+            assert sequence.group.prompt_row is not None
+            self._sample(sequence, sequence.group.prompt_row.copy(), out)
+        step = self.scheduler.schedule()
+        began = time.monotonic()
+        for sequence in step.sequences:
+            sequence.group.started = sequence.group.started or began
+        logits = self._runner.run(step.batch)
+        self.scheduler.costs.observe(time.monotonic() - began, step.n_decode, step.n_prompt)
+        for sequence, row in zip(self.scheduler.update(step), logits, strict=True):
+            if sequence.group.request.n > 1 and not sequence.decoding:
+                sequence.group.prompt_row = row.copy()
+                self.scheduler.fork(sequence)
+            self._sample(sequence, row, out)
+        return out
+
+    def _sample(self, sequence: Sequence, row: Row, out: Outgoing) -> None:
+        """Draw the next token of `sequence` from `row`, which is overwritten."""
+        state = sequence.group
+        if state.request.id not in self.states:
+            return  # Another choice of the request failed in this step.
+        try:
+            token, logprob = self._draw(sequence, row)
+        except RequestError as error:
+            self.abort(state.request.id)
+            out.append((state, RequestFailed(error)))
+            return
+        state.first_token = state.first_token or time.monotonic()
+        sequence.tokens.append(token)
+        stop_reason = self._finish_reason(sequence, token, logprob)
+        finished = sequence.finish_reason is not None
+        text, logprobs = sequence.output.take(final=finished)
+        event = TokenOutput(
+            index=sequence.index,
+            text=text,
+            n_tokens=1,
+            logprobs=logprobs,
+            finish_reason=sequence.finish_reason,
+            stop_reason=stop_reason,
+        )
+        out.append((state, event))
+        if finished:
+            self._finish(sequence, out)
+
+    def _draw(self, sequence: Sequence, row: Row) -> tuple[int, TokenLogprob | None]:
+        request = sequence.group.request
+        raw = None
+        if request.logprobs is not None:
+            raw = RawLogprobs(row, request.logprobs, self._scratch)
+        if request.ignore_eos:
+            row[self._eog] = -np.inf
+        sequence.sampler.adjust(row)
+        token = sequence.sampler.sample(row)
+        sequence.sampler.accept(token)
+        return token, self._logprob(token, raw) if raw else None
+
+    def _logprob(self, token: int, raw: RawLogprobs) -> TokenLogprob:
+        data = self._vocabulary.token_bytes
+        top = tuple(TopLogprob(other, data(other), logprob) for other, logprob in raw.top)
+        return TokenLogprob(token, data(token), raw.of(token), top)
+
+    def _finish_reason(
+        self, sequence: Sequence, token: int, logprob: TokenLogprob | None
+    ) -> str | int | None:
+        """Add `token` to the text and see whether the choice has ended; returns what ended it."""
+        request = sequence.group.request
+        if token in self._vocabulary.end_of_generation:
+            sequence.finish_reason = FinishReason.STOP
+            return token
+        sequence.output.push(token, logprob)
+        if sequence.output.stop_string is not None:
+            sequence.finish_reason = FinishReason.STOP
+            return sequence.output.stop_string
+        full = len(sequence.tokens) >= self._context
+        if full or sequence.n_generated >= request.max_tokens:
+            sequence.finish_reason = FinishReason.LENGTH
+        return None
+
+    def _finish(self, sequence: Sequence, out: Outgoing) -> None:
+        state = sequence.group
+        self.scheduler.finish(sequence)
+        state.n_finished += 1
+        if state.n_finished == state.request.n:
+            del self.states[state.request.id]
+            out.append((state, self._done(state)))
+
+    def _done(self, state: RequestState) -> RequestDone:
+        usage = Usage(len(state.request.prompt), state.n_completion_tokens, state.cached_tokens)
+        timings = Timings(
+            queued=state.started - state.submitted,
+            prefill=state.first_token - state.started,
+            decode=time.monotonic() - state.first_token,
+        )
+        return RequestDone(usage, timings)
+
+    def fail_all(self) -> None:
+        """Forget every request and everything in memory, so that a next step can work."""
+        for request_id in list(self.states):
+            self.abort(request_id)
+        self.scheduler.reset()
+        self._runner.reset()

@@ -1,0 +1,244 @@
+"""The engine's front: an inbox, one thread, and a way back to the event loop.
+
+Requests come in through the inbox and events go out through one `call_soon_threadsafe` a step.
+No lock is held while the model computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Literal
+
+from msgspec import Struct
+
+from engine.core import EngineCore, Outgoing
+from engine.errors import (
+    ContextLengthExceeded,
+    EngineError,
+    EngineUnavailable,
+    QueueFull,
+    RequestError,
+    StepFailed,
+)
+from engine.llama.model import Model
+from engine.llama.runner import LlamaRunner
+from engine.llama.tokenizer import Tokenizer
+from engine.request import Event, Request, RequestFailed
+from engine.sequence import RequestState
+from engine.settings import ModelInfo, ModelSettings
+from engine.stream import Stream
+
+log = logging.getLogger("ingle.engine")
+
+State = Literal["ready", "draining", "failed", "stopped"]
+
+_FAILURES_BEFORE_GIVING_UP = 3
+
+
+class EngineStats(Struct, frozen=True):
+    """A glance at the load."""
+
+    running: int
+    waiting: int
+    slots: int
+
+
+class Engine:
+    """Continuous batching over one model. `submit` and `Stream` belong to one event loop."""
+
+    def __init__(
+        self,
+        core: EngineCore,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        *,
+        max_queue: int,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`release` frees what is behind the core, on the engine's thread, after the last step."""
+        self.info = info
+        self.tokenizer = tokenizer
+        self.state: State = "ready"
+        self.failure: str | None = None
+        self._core = core
+        self._max_in_flight = info.parallel + max_queue
+        self._max_queue = max_queue
+        self._release = release
+        self._inbox: deque[RequestState | str] = deque()
+        """New requests, and the ids of those to abort."""
+        self._wake = threading.Event()
+        self._streams: dict[str, Stream] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @classmethod
+    def load(
+        cls, settings: ModelSettings, on_progress: Callable[[float], None] | None = None
+    ) -> Engine:
+        """Load the model, blocking; raises ModelLoadError. `on_progress` gets 0.0 to 1.0."""
+        model = Model(settings, on_progress)
+        full = model.settings
+        assert full.context and full.ubatch_size
+        core = EngineCore(
+            LlamaRunner(model),
+            model.tokenizer,
+            context=full.context,
+            parallel=full.parallel,
+            batch_size=min(full.batch_size, full.context * full.parallel),
+            ubatch_size=full.ubatch_size,
+            max_stall=full.max_stall,
+        )
+        return cls(core, model.info, model.tokenizer, max_queue=full.max_queue, release=model.close)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the thread; events arrive on `loop`."""
+        self._loop = loop
+        self._thread.start()
+
+    def submit(self, request: Request) -> Stream:
+        """Put `request` in line; on the loop.
+
+        Raises EngineUnavailable, QueueFull, ContextLengthExceeded, InvalidToken or RequestError.
+        """
+        if self.state != "ready":
+            raise EngineUnavailable(self.state, self.failure or "")
+        if len(self._streams) >= self._max_in_flight:
+            raise QueueFull(self._max_queue, retry_after=1)
+        self._check(request)
+        stream = Stream(lambda: self._cancel(request.id))
+        self._streams[request.id] = stream
+        self._idle.clear()
+        self._post(RequestState(request, time.monotonic()))
+        return stream
+
+    def _check(self, request: Request) -> None:
+        """Everything that native code would not survive is refused here."""
+        if request.id in self._streams:
+            raise RequestError(f"a request with the id {request.id} is running")
+        if not request.prompt:
+            raise RequestError("the prompt has no tokens")
+        if len(request.prompt) >= self.info.context:
+            raise ContextLengthExceeded(len(request.prompt), self.info.context)
+        for ids in filter(None, (request.prompt, request.sampling.logit_bias)):
+            self.tokenizer.check(min(ids))
+            self.tokenizer.check(max(ids))
+        if request.n < 1 or request.max_tokens < 1:
+            raise RequestError("n and max_tokens must be at least 1")
+
+    async def generate(self, request: Request) -> AsyncIterator[Event]:
+        """The events of `request`; leaving the iterator early aborts it."""
+        stream = self.submit(request)
+        try:
+            async for event in stream:
+                yield event
+        finally:
+            stream.cancel()
+
+    def abort(self, request_id: str) -> None:
+        """Cancel the stream of a request, if there still is one; on the loop."""
+        if stream := self._streams.get(request_id):
+            stream.cancel()
+
+    def _cancel(self, request_id: str) -> None:
+        self._forget(request_id)
+        self._post(request_id)
+
+    def _forget(self, request_id: str) -> None:
+        self._streams.pop(request_id, None)
+        if not self._streams:
+            self._idle.set()
+
+    def stats(self) -> EngineStats:
+        """Counts of this moment."""
+        running = len(self._core.scheduler.running)
+        return EngineStats(running, max(0, len(self._streams) - running), self.info.parallel)
+
+    async def drain(self, timeout: float) -> None:
+        """Refuse new requests and wait, at most `timeout` seconds, for the running ones."""
+        if self.state == "ready":
+            self.state = "draining"
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout)
+        except TimeoutError:
+            log.warning("%d requests did not end within %.0f s", len(self._streams), timeout)
+
+    def close(self) -> None:
+        """Stop after the current step, fail what is left and free the model; blocks until then."""
+        if self.state != "failed":
+            self.state = "stopped"
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for request_id in list(self._streams):
+            self._deliver([(request_id, RequestFailed(EngineUnavailable("stopped")))])
+
+    # Everything below runs on the engine's thread, but for `_post` and `_deliver`.
+
+    def _post(self, message: RequestState | str) -> None:
+        self._inbox.append(message)
+        self._wake.set()
+
+    def _run(self) -> None:
+        failures = 0
+        while self.state in ("ready", "draining"):
+            try:
+                self._read_inbox()
+                if not self._core.scheduler.has_work:
+                    self._wake.wait()
+                    self._wake.clear()
+                    continue
+                self._send(self._core.step())
+                failures = 0
+            # Whatever a step raises is this thread's to survive: requests fail, the engine goes on.
+            except Exception as error:  # noqa: BLE001
+                failures += 1
+                self._recover(error, failures)
+        self._fail_inbox()
+        self._release()
+
+    def _fail_inbox(self) -> None:
+        """Nobody will read it again: answer what was submitted while the thread ended."""
+        error = EngineUnavailable(self.state, self.failure or "")
+        left = [message for message in self._inbox if isinstance(message, RequestState)]
+        self._send([(state, RequestFailed(error)) for state in left])
+
+    def _read_inbox(self) -> None:
+        while self._inbox:
+            message = self._inbox.popleft()
+            if isinstance(message, str):
+                self._core.abort(message)
+            else:
+                self._core.add(message)
+
+    def _recover(self, error: Exception, failures: int) -> None:
+        log.exception("a step failed; its requests are lost")
+        failure = StepFailed(str(error) or type(error).__name__)
+        lost = list(self._core.states.values())
+        if failures >= _FAILURES_BEFORE_GIVING_UP:
+            self.failure, self.state = str(failure), "failed"
+        try:
+            self._core.fail_all()
+        except EngineError as second:
+            self.failure, self.state = str(second), "failed"
+        self._send([(state, RequestFailed(failure)) for state in lost])
+
+    def _send(self, outgoing: Outgoing) -> None:
+        if outgoing and self._loop is not None:
+            events = [(state.request.id, event) for state, event in outgoing]
+            self._loop.call_soon_threadsafe(self._deliver, events)
+
+    def _deliver(self, events: list[tuple[str, Event]]) -> None:
+        for request_id, event in events:
+            stream = self._streams.get(request_id)
+            if stream is None:
+                continue
+            stream.put(event)
+            if stream.ended:
+                self._forget(request_id)
