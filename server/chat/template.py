@@ -1,0 +1,133 @@
+"""One chat template: compiled once, rendered per request, with messages made to its liking."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError as JinjaError
+from jinja2 import TemplateSyntaxError, nodes
+from jinja2.exceptions import SecurityError
+
+from server.chat.errors import TemplateError
+from server.chat.messages import normalize, normalize_tools
+from server.chat.sandbox import MAX_TEXT, ChatEnvironment, with_budget
+from server.chat.traits import Message, Traits, probe_traits
+
+# ChatML, for a model whose file carries no template; stated in the README.
+FALLBACK_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+MAX_SOURCE = 1 << 20  # characters
+
+
+class ChatTemplate:
+    """A compiled template. Immutable after construction: threads may share it.
+
+    `source` is Jinja text ("" or None: the stated ChatML fallback). Raises `TemplateError` where
+    it does not compile.
+    """
+
+    def __init__(self, source: str | None, bos_token: str = "", eos_token: str = "") -> None:
+        self.source = source or FALLBACK_TEMPLATE
+        self.bos_token = bos_token
+        self.eos_token = eos_token
+        self._environment = ChatEnvironment()
+        self._template, names, attributes = self._compile()
+        self.variables: frozenset[str] = names
+        self.attributes: frozenset[str] = attributes
+        self._mutates = any(f".{name}(" in self.source for name in ("append", "pop", "insert"))
+        self._no_tools: dict[str, Any] = {"tools": None}
+        self._no_tools = self._absent_tools()
+        self.traits: Traits = probe_traits(self.render_exactly, attributes)
+
+    def _absent_tools(self) -> dict[str, Any]:
+        """How to say that there are no tools: None, as Hugging Face does; some fail on it."""
+        ways: tuple[dict[str, Any], ...] = ({"tools": None}, {}, {"tools": []})
+        for self._no_tools in ways:
+            for content in ("hello", [{"type": "text", "text": "hello"}]):
+                try:
+                    self.render_exactly([{"role": "user", "content": content}])
+                except TemplateError:
+                    continue
+                return self._no_tools
+        return {"tools": None}
+
+    def _compile(self) -> tuple[Any, frozenset[str], frozenset[str]]:
+        if len(self.source) > MAX_SOURCE:
+            raise TemplateError(f"the chat template is longer than {MAX_SOURCE}", "limit")
+        try:
+            tree = self._environment.parse(self.source)
+            template = self._environment.from_string(tree)
+        except TemplateSyntaxError as error:
+            text = f"the chat template does not compile: {error.message} (line {error.lineno})"
+            raise TemplateError(text, "syntax") from error
+        except (JinjaError, RecursionError, MemoryError, SyntaxError, ValueError) as error:
+            raise TemplateError(f"the chat template does not compile: {error}", "syntax") from error
+        names = frozenset(n.name for n in tree.find_all(nodes.Name) if n.ctx == "load")
+        return template, names, frozenset(_attributes(tree))
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Message] | None = None,
+        add_generation_prompt: bool = True,
+        **kwargs: Any,
+    ) -> str:
+        """The prompt for `messages` (dicts in OpenAI's shape), adapted to what the template takes.
+
+        `kwargs` are variables of the template (enable_thinking, reasoning_effort, …).
+        """
+        adapted = normalize(messages, self.traits)
+        listed = normalize_tools(tools, self.traits) if tools else None
+        return self.render_exactly(adapted, listed, add_generation_prompt, **kwargs)
+
+    def render_exactly(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Message] | None = None,
+        add_generation_prompt: bool = True,
+        **kwargs: Any,
+    ) -> str:
+        """The template's own words for exactly these messages; nothing is adapted."""
+        variables = {
+            **kwargs,
+            "messages": copy.deepcopy(list(messages)) if self._mutates else list(messages),
+            **({"tools": copy.deepcopy(list(tools))} if tools else self._no_tools),
+            "documents": kwargs.get("documents"),
+            "add_generation_prompt": add_generation_prompt,
+            "bos_token": self.bos_token,
+            "eos_token": self.eos_token,
+        }
+        try:
+            return self._run(variables)
+        except TemplateError:
+            raise
+        except SecurityError as error:
+            raise TemplateError(f"the chat template is not allowed to: {error}") from error
+        except RecursionError as error:
+            raise TemplateError("the chat template recurses too deeply", "limit") from error
+        # A template is a program from a stranger: whatever it raises is a template error.
+        except Exception as error:
+            text = f"the chat template fails on these messages: {type(error).__name__}: {error}"
+            raise TemplateError(text) from error
+
+    def _run(self, variables: dict[str, Any]) -> str:
+        context = self._template.new_context(with_budget(variables))
+        chunks: list[str] = []
+        size = 0
+        for chunk in self._template.root_render_func(context):
+            size += len(chunk)
+            if size > MAX_TEXT:
+                raise TemplateError(f"the chat template prints more than {MAX_TEXT}", "limit")
+            chunks.append(chunk)
+        return "".join(chunks)
+
+
+def _attributes(tree: nodes.Template) -> set[str]:
+    """Every name the template reads off a value: `m.name`, `m['name']`, `m.get('name')`."""
+    found = {node.attr for node in tree.find_all(nodes.Getattr)}
+    found |= {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return {name for name in found if name.isidentifier()}
