@@ -1,0 +1,179 @@
+"""What the engine says → a chat completion, whole or in chunks; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import UNSET
+
+from engine import request as engine
+from engine.request import Event, RequestDone, RequestFailed, TokenOutput
+from server import sse
+from server.api.chat_call import ChatCall
+from server.errors import error_body
+from server.generation import GeneratedChoice
+from server.protocol.chat_completions import (
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    ChunkChoice,
+    ChunkHead,
+    CompletionTokensDetails,
+    Delta,
+    Logprobs,
+    PromptTokensDetails,
+    Timings,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+
+LOWEST_LOGPROB = -9999.0
+"""Stands for −inf, which JSON does not have; the value that OpenAI sends."""
+
+_encoder = msgspec.json.Encoder()
+
+
+def completion(
+    call: ChatCall, choices: Sequence[GeneratedChoice], done: RequestDone
+) -> ChatCompletion:
+    """The whole answer."""
+    return ChatCompletion(
+        id=call.request.id,
+        created=call.created,
+        model=call.model,
+        choices=[_choice(index, choice, call) for index, choice in enumerate(choices)],
+        usage=usage(done),
+        service_tier=call.service_tier,
+        system_fingerprint=call.fingerprint,
+        metadata=UNSET if call.metadata is None else call.metadata,
+        timings=timings(done, call.request.n),
+    )
+
+
+class ChunkEncoder:
+    """The same answer as server-sent events; what is constant is encoded once."""
+
+    def __init__(self, call: ChatCall) -> None:
+        self._call = call
+        head = _encoder.encode(
+            ChunkHead(
+                call.request.id, call.created, call.model, call.service_tier, call.fingerprint
+            )
+        )
+        usage = b',"usage":null' if call.include_usage else b""
+        self._head = b"data: " + head[:-1] + b',"choices":['
+        self._tail = b"]" + usage + b"}\n\n"
+
+    def opening(self) -> bytes:
+        """The role of each choice."""
+        delta = Delta(role="assistant", content="", refusal=None)
+        return b"".join(self._chunk(ChunkChoice(i, delta)) for i in range(self._call.request.n))
+
+    def feed(self, event: Event) -> bytes:
+        """Chunks of one event; the last one brings the counts and `[DONE]`."""
+        match event:
+            case TokenOutput():
+                return self._output(event)
+            case RequestDone():
+                return self._counts(event) + sse.DONE
+            case RequestFailed():
+                return sse.event(_encoder.encode(error_body(event.error)))
+
+    def _output(self, output: TokenOutput) -> bytes:
+        chunks = b""
+        if output.text or output.logprobs:
+            logprobs = token_logprobs(output.logprobs) if output.logprobs else None
+            chunks = self._chunk(ChunkChoice(output.index, Delta(content=output.text), logprobs))
+        if output.finish_reason is not None:
+            chunks += self._chunk(
+                ChunkChoice(
+                    output.index,
+                    Delta(),
+                    finish_reason=output.finish_reason,
+                    stop_reason=output.stop_reason,
+                )
+            )
+        return chunks
+
+    def _chunk(self, choice: ChunkChoice) -> bytes:
+        return b"".join((self._head, _encoder.encode(choice), self._tail))
+
+    def _counts(self, done: RequestDone) -> bytes:
+        if not self._call.include_usage:
+            return b""
+        counts = _encoder.encode(
+            {"usage": usage(done), "timings": timings(done, self._call.request.n)}
+        )
+        return b"".join((self._head, b"],", counts[1:], b"\n\n"))
+
+
+def usage(done: RequestDone) -> Usage:
+    """Token counts in OpenAI's words."""
+    counts = done.usage
+    return Usage(
+        prompt_tokens=counts.prompt_tokens,
+        completion_tokens=counts.completion_tokens,
+        total_tokens=counts.prompt_tokens + counts.completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=counts.cached_tokens),
+        completion_tokens_details=CompletionTokensDetails(),
+    )
+
+
+def timings(done: RequestDone, n: int) -> Timings:
+    """Seconds → milliseconds and rates; the first token of each choice belongs to the prefill."""
+    computed = done.usage.prompt_tokens - done.usage.cached_tokens
+    generated = done.usage.completion_tokens
+    queued, prefill, decode = done.timings.queued, done.timings.prefill, done.timings.decode
+    return Timings(
+        queue_ms=_milliseconds(queued),
+        prompt_n=computed,
+        prompt_ms=_milliseconds(prefill),
+        prompt_per_second=_rate(computed, prefill),
+        first_token_ms=_milliseconds(queued + prefill),
+        predicted_n=generated,
+        predicted_ms=_milliseconds(decode),
+        predicted_per_second=_rate(max(0, generated - n), decode),
+    )
+
+
+def token_logprobs(tokens: Iterable[engine.TokenLogprob]) -> Logprobs:
+    """Tokens with their exact bytes; text that splits a character shows U+FFFD."""
+    return Logprobs(
+        [
+            TokenLogprob(
+                _text(token.data),
+                max(token.logprob, LOWEST_LOGPROB),
+                list(token.data),
+                [
+                    TopLogprob(_text(top.data), max(top.logprob, LOWEST_LOGPROB), list(top.data))
+                    for top in token.top
+                ],
+            )
+            for token in tokens
+        ]
+    )
+
+
+def _choice(index: int, choice: GeneratedChoice, call: ChatCall) -> Choice:
+    wants_logprobs = call.request.logprobs is not None
+    return Choice(
+        index=index,
+        message=AssistantMessage(content=choice.text),
+        finish_reason=choice.finish_reason,
+        logprobs=token_logprobs(choice.logprobs) if wants_logprobs else None,
+        stop_reason=choice.stop_reason,
+    )
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _rate(count: int, seconds: float) -> float:
+    return round(count / seconds, 2) if seconds > 0 else 0.0

@@ -1,0 +1,67 @@
+"""GET /health: 200 when every model answers, else 503 with how far each one is."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, Struct, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from server.api.http import json_response
+from server.errors import RETRY_AFTER, RETRY_AFTER_DEFAULT
+from server.models import Models, ServedModel
+
+ORDER = ("failed", "stopped", "draining", "loading", "ready")
+"""The server is in the first of these states that one of its models is in."""
+
+
+class ModelHealth(Struct):
+    """`progress` (0–1) and `step` while loading; `error` when failed."""
+
+    state: str
+    progress: float | UnsetType = UNSET
+    step: str | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+
+
+class HealthBody(Struct):
+    """`status` is ok, loading, draining, stopped or failed."""
+
+    status: str
+    progress: float
+    models: dict[str, ModelHealth]
+
+
+class Health:
+    """Open to all, keys or not: it is for load balancers."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def routes(self) -> list[Route]:
+        """Starlette adds HEAD."""
+        return [Route("/health", self.show, methods=["GET"])]
+
+    async def show(self, request: Request) -> Response:
+        """The state of every model."""
+        states = {model.name: _health(model) for model in self._models.models}
+        status = min((health.state for health in states.values()), key=ORDER.index)
+        progress = sum(_progress(model) for model in self._models.models) / len(states)
+        if status == "ready":
+            return json_response(HealthBody("ok", progress, states))
+        response = json_response(HealthBody(status, progress, states), 503)
+        response.headers["retry-after"] = str(RETRY_AFTER.get(status, RETRY_AFTER_DEFAULT))
+        return response
+
+
+def _progress(model: ServedModel) -> float:
+    return model.progress if model.state == "loading" else 1.0
+
+
+def _health(model: ServedModel) -> ModelHealth:
+    health = ModelHealth(model.state)
+    if health.state == "loading":
+        health.progress, health.step = round(model.progress, 3), model.step
+    elif health.state == "failed":
+        health.error = model.failure_reason
+    return health

@@ -1,0 +1,74 @@
+"""GET /v1/models and /v1/models/{id}."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from server.api.http import json_response
+from server.models import Models, ServedModel
+from server.protocol.models import ModelCard, ModelMeta
+
+
+class Listing(Struct):
+    """OpenAI's list."""
+
+    data: list[ModelCard]
+    object: Literal["list"] = "list"
+
+
+class ModelList:
+    """Every served model, loaded or not."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def routes(self) -> list[Route]:
+        """Names may contain slashes."""
+        return [
+            Route("/v1/models", self.all, methods=["GET"]),
+            Route("/models", self.all, methods=["GET"]),
+            Route("/v1/models/{name:path}", self.one, methods=["GET"]),
+            Route("/models/{name:path}", self.one, methods=["GET"]),
+        ]
+
+    async def all(self, request: Request) -> Response:
+        """In the order of the configuration."""
+        return json_response(Listing([card(model) for model in self._models.models]))
+
+    async def one(self, request: Request) -> Response:
+        """By name, alias or `provider/name`."""
+        return json_response(card(self._models.get(request.path_params["name"])))
+
+
+def card(model: ServedModel) -> ModelCard:
+    """What is known of a model; the engine's part only once it is loaded."""
+    result = ModelCard(
+        id=model.name,
+        created=model.created,
+        aliases=list(model.config.aliases),
+        state=model.state,
+        loaded=model.loaded,
+    )
+    if model.loaded:
+        info = model.engine.info
+        result.context_length = result.max_model_len = info.context
+        result.max_input_tokens = result.max_tokens = info.context
+        result.capabilities = ["completion", "chat"]
+        result.meta = ModelMeta(
+            description=info.description,
+            architecture=info.architecture,
+            quantization=info.quantization,
+            n_params=info.n_params,
+            n_vocab=info.n_vocab,
+            n_ctx_train=info.context_trained,
+            size=info.file_bytes,
+            parallel=info.parallel,
+            device=info.device,
+            system_fingerprint=info.fingerprint,
+        )
+    return result

@@ -1,0 +1,65 @@
+"""The application: routes, lifespan, and the envelope around every request.
+
+uvicorn should run it with httptools, uvloop and `access_log=False`: the log line per request
+is `server.middleware`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.api.chat import ChatCompletions
+from server.api.health import Health
+from server.api.model_list import ModelList
+from server.api.text import TextTools
+from server.config import ServerConfig
+from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
+from server.middleware import Envelope, error_response
+from server.models import Models
+
+
+def create_app(config: ServerConfig, models: Models) -> Starlette:
+    """Serves `models`, which begin to load when the server starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        models.start()
+        yield
+        await models.drain(config.drain_timeout)
+        models.close()
+
+    apis = (
+        ChatCompletions(config, models),
+        ModelList(models),
+        TextTools(config, models),
+        Health(models),
+    )
+    return Starlette(
+        routes=[route for api in apis for route in api.routes()],
+        middleware=[Middleware(Envelope, api_keys=config.api_keys)],
+        exception_handlers={HTTPException: _on_http_exception},
+        lifespan=lifespan,
+    )
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return error_response(_api_error(request, error))
+
+
+def _api_error(request: Request, error: HTTPException) -> ApiError:
+    where = f"{request.method} {request.url.path}"
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        return NotFound(f"there is no route {where}", headers=headers)
+    if error.status_code == 405:
+        allowed = headers.get("Allow", "")
+        return MethodNotAllowed(f"{where} is not served; allowed: {allowed}", headers=headers)
+    return InvalidRequest(error.detail, headers=headers)

@@ -1,0 +1,153 @@
+"""Chat messages → the prompt's tokens: roles and parts checked, template applied, text encoded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import msgspec
+
+from server.chat.errors import TemplateError
+from server.errors import InvalidRequest, Loc, UnsupportedField, quote
+from server.models import ServedModel
+from server.protocol.chat_completions import ChatCompletionRequest
+from server.protocol.messages import ChatMessage, ContentPart, RefusalPart, TextPart
+from server.protocol.text import ApplyTemplateRequest
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+RESERVED_KWARGS = frozenset(
+    {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "self"}
+)
+INLINE_CHARS = 4096
+"""Texts up to this length are rendered and encoded on the event loop: a thread costs more."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+async def prompt_tokens(
+    model: ServedModel, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+) -> list[int]:
+    """The tokens of a conversation up to where the assistant speaks. Raises InvalidRequest."""
+    dicts = template_messages(messages)
+    return await _off_loop_if(_size(messages), _tokens, model, dicts, kwargs)
+
+
+async def prompt_text(
+    model: ServedModel, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+) -> str:
+    """As `prompt_tokens`, before it is encoded."""
+    dicts = template_messages(messages)
+    return await _off_loop_if(_size(messages), _render, model, dicts, kwargs)
+
+
+async def encode(model: ServedModel, text: str, *, add_special: bool, parse_special: bool) -> Any:
+    """`text` as tokens; long ones in a thread."""
+    tokenizer = model.engine.tokenizer
+
+    def run() -> list[int]:
+        return tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+
+    return await _off_loop_if(len(text), run)
+
+
+def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """The messages as a chat template reads them. Raises InvalidRequest with the field's path."""
+    if not messages:
+        raise InvalidRequest("messages must not be empty", loc=("body", "messages"))
+    return [_template_message(m, ("body", "messages", i)) for i, m in enumerate(messages)]
+
+
+def template_kwargs(wire: ChatCompletionRequest | ApplyTemplateRequest) -> dict[str, Any]:
+    """What a template may read beside the messages; `chat_template_kwargs` has the last word."""
+    kwargs: dict[str, Any] = {}
+    if wire.reasoning_effort is not None:
+        kwargs["reasoning_effort"] = wire.reasoning_effort
+        kwargs["enable_thinking"] = wire.reasoning_effort != "none"
+    if wire.enable_thinking is not None:
+        kwargs["enable_thinking"] = wire.enable_thinking
+    if wire.verbosity is not None:
+        kwargs["verbosity"] = wire.verbosity
+    for name in RESERVED_KWARGS & (wire.chat_template_kwargs or {}).keys():
+        raise InvalidRequest(
+            f"chat_template_kwargs must not contain {name}, which the server sets",
+            loc=("body", "chat_template_kwargs", name),
+        )
+    return kwargs | (wire.chat_template_kwargs or {})
+
+
+def _template_message(message: ChatMessage, loc: Loc) -> dict[str, Any]:
+    if message.role not in ROLES:
+        raise InvalidRequest(
+            f"a role must be one of {', '.join(ROLES)}, but is {quote(message.role)}",
+            loc=(*loc, "role"),
+        )
+    if message.role == "tool" and not message.tool_call_id:
+        raise InvalidRequest(
+            "a message of role tool needs the tool_call_id that it answers",
+            loc=(*loc, "tool_call_id"),
+            code="missing_required_parameter",
+        )
+    fields: dict[str, Any] = {
+        name: value
+        for name, value in msgspec.structs.asdict(message).items()
+        if value is not None and name not in ("content", "annotations")
+    }
+    fields["content"] = _template_content(message.content, (*loc, "content"))
+    if message.tool_calls is not None:
+        fields["tool_calls"] = msgspec.to_builtins(message.tool_calls)
+    if message.function_call is not None:
+        fields["function_call"] = msgspec.to_builtins(message.function_call)
+    return fields
+
+
+def _template_content(content: str | list[ContentPart] | None, loc: Loc) -> Any:
+    if not isinstance(content, list):
+        return content
+    return [_template_part(part, (*loc, index)) for index, part in enumerate(content)]
+
+
+def _template_part(part: ContentPart, loc: Loc) -> dict[str, str]:
+    match part:
+        case TextPart():
+            return {"type": "text", "text": part.text}
+        case RefusalPart():
+            return {"type": "text", "text": part.refusal}
+        case _:
+            kind = part.__struct_config__.tag
+            raise UnsupportedField(f"{kind} parts are not supported here", loc=(*loc, "type"))
+
+
+def _render(model: ServedModel, messages: list[dict[str, Any]], kwargs: dict[str, Any]) -> str:
+    try:
+        return model.template.render(messages, tools=None, add_generation_prompt=True, **kwargs)
+    except TemplateError as error:
+        raise InvalidRequest(
+            f"the model's chat template does not take these messages: {error}",
+            loc=("body", "messages"),
+            code="chat_template_error",
+        ) from None
+
+
+def _tokens(
+    model: ServedModel, messages: list[dict[str, Any]], kwargs: dict[str, Any]
+) -> list[int]:
+    tokenizer = model.engine.tokenizer
+    tokens = tokenizer.encode(_render(model, messages, kwargs), add_special=True)
+    # Template and vocabulary may each have put the token of the beginning; one is meant.
+    if tokens[:1] == tokens[1:2] == tokenizer.encode(model.engine.info.bos_token):
+        del tokens[0]
+    return tokens
+
+
+def _size(messages: Sequence[ChatMessage]) -> int:
+    return sum(len(str(message.content)) for message in messages)
+
+
+async def _off_loop_if(
+    size: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+) -> _T:
+    if size <= INLINE_CHARS:
+        return function(*args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)

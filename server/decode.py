@@ -1,0 +1,150 @@
+"""Reads a JSON body into a Struct, or says with the field's path what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+from starlette.requests import Request
+
+from server.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    Loc,
+    UnsupportedMediaType,
+    field_path,
+    quote,
+)
+
+T = TypeVar("T", bound=Struct)
+
+_PATH_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
+_MISSING = re.compile(r"missing required field `([^`]+)`")
+_EXPECTED = re.compile(r"Expected `([^`]+)`(.*), got `([^`]+)`")
+
+_keys = msgspec.json.Decoder(dict[str, Raw])
+
+
+class JsonBody(Generic[T]):
+    """Decodes the bodies of one endpoint; built once."""
+
+    def __init__(self, type: type[T]) -> None:
+        self._type = type
+        self._decoder = msgspec.json.Decoder(type)
+        self._fields = frozenset(type.__struct_encode_fields__)
+
+    async def read(self, request: Request, limit: int) -> tuple[T, list[str]]:
+        """The body, and the names of its fields that mean nothing here.
+
+        Raises UnsupportedMediaType, BodyTooLarge (over `limit` bytes) and InvalidRequest.
+        """
+        _check_content_type(request)
+        return self.decode(await _read_bytes(request, limit))
+
+    def decode(self, body: bytes) -> tuple[T, list[str]]:
+        """As `read`, from bytes."""
+        try:
+            value = self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            value = self._decode_leniently(body, error)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _malformed(error) from None
+        return value, [key for key in _keys.decode(body) if key not in self._fields]
+
+    def _decode_leniently(self, body: bytes, error: msgspec.ValidationError) -> T:
+        """Takes `8.0` for the integer 8, as clients without integers send it."""
+        try:
+            document = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as malformed:
+            raise _malformed(malformed) from None
+        loc = _loc(str(error))
+        while _make_integer(document, loc):
+            try:
+                return msgspec.convert(document, self._type)
+            except msgspec.ValidationError as next_error:
+                error, loc = next_error, _loc(str(next_error))
+        raise _invalid(error, loc, document) from None
+
+
+def _check_content_type(request: Request) -> None:
+    content_type = request.headers.get("content-type", "")
+    media = content_type.partition(";")[0].strip().lower()
+    if media != "application/json" and not media.endswith("+json"):
+        raise UnsupportedMediaType(
+            f"content-type must be application/json, but is {quote(content_type)}",
+            loc=("header", "content-type"),
+        )
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMediaType(
+            f"content-encoding {quote(encoding)} is not supported",
+            loc=("header", "content-encoding"),
+        )
+
+
+async def _read_bytes(request: Request, limit: int) -> bytes:
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    # Closing the connection spares both sides the rest of the body.
+    return BodyTooLarge(
+        f"the body must be at most {limit} bytes", loc=("body",), headers={"connection": "close"}
+    )
+
+
+def _malformed(error: Exception) -> InvalidRequest:
+    reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return InvalidRequest(f"the body is not JSON: {reason}", loc=("body",), code="invalid_json")
+
+
+def _loc(message: str) -> Loc:
+    path = message.rpartition(" - at `$")[2].rstrip("`") if " - at `$" in message else ""
+    steps: Loc = tuple(int(index) if index else name for name, index in _PATH_STEP.findall(path))
+    missing = _MISSING.search(message)
+    return (*steps, missing[1]) if missing else steps
+
+
+def _make_integer(document: Any, loc: Loc) -> bool:
+    """Replaces an integral float at `loc`; False if there is none."""
+    parent = _value_at(document, loc[:-1])
+    value = _value_at(document, loc)
+    if not loc or not isinstance(value, float) or not value.is_integer():
+        return False
+    parent[loc[-1]] = int(value)
+    return True
+
+
+def _value_at(document: Any, loc: Loc) -> Any:
+    for step in loc:
+        try:
+            document = document[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return document
+
+
+def _invalid(error: msgspec.ValidationError, loc: Loc, document: Any) -> InvalidRequest:
+    text = str(error).partition(" - at `")[0]
+    field = field_path(loc) or "the body"
+    where: Loc = ("body", *loc)
+    if _MISSING.search(text):
+        return InvalidRequest(f"{field} is missing", loc=where, code="missing_required_parameter")
+    expected = _EXPECTED.match(text)
+    if expected is None:
+        return InvalidRequest(f"{field}: {text[:1].lower()}{text[1:]}", loc=where)
+    types, limit, got = expected.groups()
+    wanted = " or ".join(name for name in types.split(" | ") if name != "null")
+    message = f"{field} must be of type {wanted}{limit}, but is {got}"
+    if isinstance(_value_at(document, loc), str | int | float) and loc:
+        message += f" {quote(_value_at(document, loc))}"
+    return InvalidRequest(message, loc=where, code="invalid_type")

@@ -1,0 +1,143 @@
+"""What every request goes through: id, key, clock, one line in the log, errors in one shape.
+
+Plain ASGI: nothing is added to a stream's chunks but one function call.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from engine.request import RequestDone, RequestFailed
+from server.connection import ClientDisconnected
+from server.errors import InvalidApiKey, fate_of, problem
+
+log = logging.getLogger("ingle.access")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+CLIENT_CLOSED = 499
+"""Never sent; nginx's number for the log, where the client hung up first."""
+
+
+class RequestLog(Struct):
+    """What the log line says beside the route: endpoints add to `fields`."""
+
+    id: str
+    started: float
+    status: int | None = None
+    fields: dict[str, Any] = {}
+
+    def outcome(self, event: RequestDone | RequestFailed) -> None:
+        """How the generation ended."""
+        if isinstance(event, RequestDone):
+            usage = event.usage
+            self.fields |= {"completion": usage.completion_tokens, "cached": usage.cached_tokens}
+        else:
+            self.fields["error"] = fate_of(event.error).code
+
+
+class Envelope:
+    """The outermost application."""
+
+    def __init__(self, app: ASGIApp, api_keys: Sequence[str] = ()) -> None:
+        self._app = app
+        self._api_keys = [key.encode() for key in api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        record = RequestLog(_request_id(headers), time.perf_counter())
+        scope["request_log"] = record
+
+        async def send_stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                _stamp(message, record)
+            await send(message)
+
+        try:
+            self._authorize(scope["path"], headers)
+            await self._app(scope, receive, send_stamped)
+        except ClientDisconnected:
+            record.status = CLIENT_CLOSED
+        except Exception as error:  # noqa: BLE001 - every error has an answer
+            await self._fail(error, scope, receive, send_stamped)
+        finally:
+            _write_line(scope, record)
+
+    def _authorize(self, path: str, headers: Headers) -> None:
+        if not self._api_keys or path == "/health":
+            return
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = [headers.get("x-api-key", "")]
+        if scheme.lower() == "bearer":
+            given.append(token.strip())
+        # Every key is compared, so that the time taken tells nothing of which one is near.
+        found = [
+            hmac.compare_digest(key, candidate.encode("latin-1"))
+            for key in self._api_keys
+            for candidate in given
+        ]
+        if not any(found):
+            raise InvalidApiKey(
+                "the API key is wrong" if any(given) else "this server needs an API key",
+                loc=("header", "authorization"),
+                headers={"www-authenticate": "Bearer"},
+            )
+
+    async def _fail(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        record: RequestLog = scope["request_log"]
+        if record.status is not None:
+            log.exception("%s failed after its answer had begun", record.id)
+            raise error
+        if fate_of(error).status == 500:
+            log.error("%s failed", record.id, exc_info=error)
+        await error_response(error)(scope, receive, send)
+
+
+def error_response(error: Exception) -> Response:
+    """The answer to a request that failed with `error`."""
+    answer = problem(error)
+    return Response(
+        answer.body, answer.status, headers=answer.headers, media_type="application/json"
+    )
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+
+
+def _stamp(message: Message, record: RequestLog) -> None:
+    headers = MutableHeaders(raw=message.setdefault("headers", []))
+    headers["x-request-id"] = record.id
+    headers["openai-processing-ms"] = str(round((time.perf_counter() - record.started) * 1000))
+
+
+def _write_line(scope: Scope, record: RequestLog) -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
+    fields = "".join(f" {name}={value}" for name, value in record.fields.items())
+    client = scope["client"][0] if scope.get("client") else "-"
+    log.info(
+        "%s %s %s %d ms %s id=%s%s",
+        scope["method"],
+        scope["path"].encode("unicode_escape").decode(),
+        record.status,
+        round((time.perf_counter() - record.started) * 1000),
+        client,
+        record.id,
+        fields,
+    )

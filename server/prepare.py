@@ -1,0 +1,222 @@
+"""Wire options → engine `Request`: every default, range and limit stands here.
+
+An API module builds its prompt's tokens, hands over its `GenerationOptions` and gets a Request.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+from msgspec import Struct
+
+from engine.errors import ContextLengthExceeded
+from engine.request import Grammar, Priority, Request, SamplingParams
+from server.errors import InvalidRequest, quote
+from server.protocol.options import GenerationOptions
+
+
+class Range(Struct, frozen=True):
+    """Allowed values of a number; None is no bound."""
+
+    low: float | None
+    high: float | None
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        if self.low is not None and (value < self.low or (self.open_low and value == self.low)):
+            return False
+        return self.high is None or value <= self.high
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"at least {self.low:g}"
+        if self.open_low:
+            return f"more than {self.low:g} and at most {self.high:g}"
+        return f"between {self.low:g} and {self.high:g}"
+
+
+RANGES = {
+    "max_tokens": Range(1, None),
+    "max_completion_tokens": Range(1, None),
+    "temperature": Range(0, 2),
+    "top_p": Range(0, 1, open_low=True),
+    "top_k": Range(-1, None),
+    "min_p": Range(0, 1),
+    "presence_penalty": Range(-2, 2),
+    "frequency_penalty": Range(-2, 2),
+    "repetition_penalty": Range(0, 2, open_low=True),
+    "n": Range(1, 128),
+    "top_logprobs": Range(0, 20),
+}
+CHOICES = {
+    "context_length_exceeded_behavior": ("truncate", "error"),
+    "prompt_cache_retention": ("in-memory", "in_memory", "24h"),
+    "service_tier": ("auto", "default", "flex", "priority"),
+    "verbosity": ("low", "medium", "high"),
+    "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+}
+LOGIT_BIAS = Range(-100, 100)
+MAX_STOPS = 16
+METADATA_KEYS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
+
+_PRIORITIES = {"flex": Priority.FLEX, "priority": Priority.HIGH}
+_SEED_MASK = (1 << 64) - 1
+_T = TypeVar("_T")
+
+
+class Client(Struct, frozen=True):
+    """Who asks, as far as the connection tells: the fair share of those who do not say."""
+
+    key: str
+
+
+def check(options: Struct) -> None:
+    """Numbers within their range, words among the known ones. Raises InvalidRequest."""
+    for name, allowed in RANGES.items():
+        value = getattr(options, name, None)
+        if value is not None and value not in allowed:
+            raise InvalidRequest(
+                f"{name} must be {allowed}, but is {quote(value)}", loc=("body", name)
+            )
+    for name, words in CHOICES.items():
+        value = getattr(options, name, None)
+        if value is not None and value not in words:
+            raise InvalidRequest(
+                f"{name} must be one of {', '.join(words)}, but is {quote(value)}",
+                loc=("body", name),
+            )
+
+
+def request(
+    options: GenerationOptions,
+    prompt: list[int],
+    *,
+    id: str,
+    context: int,
+    n_vocab: int,
+    client: Client,
+    max_tokens_cap: int | None = None,
+    logprobs: int | None = None,
+    grammar: Grammar | None = None,
+    special_tokens: frozenset[int] = frozenset(),
+) -> Request:
+    """The engine's request for `prompt`, in a context of `context` tokens.
+
+    Raises InvalidRequest and ContextLengthExceeded.
+    """
+    check(options)
+    check_metadata(options.metadata)
+    return Request(
+        id=id,
+        prompt=prompt,
+        max_tokens=max_tokens(options, len(prompt), context, max_tokens_cap),
+        sampling=sampling_params(options, n_vocab),
+        n=options.n or 1,
+        stop=stop_strings(options.stop),
+        include_stop=bool(options.include_stop_str_in_output),
+        ignore_eos=bool(options.ignore_eos),
+        logprobs=logprobs,
+        grammar=grammar,
+        special_tokens=special_tokens,
+        priority=_PRIORITIES.get(options.service_tier or "", Priority.NORMAL),
+        user=fair_share_key(options, client),
+        cache_key=options.prompt_cache_key or "",
+    )
+
+
+def max_tokens(
+    options: GenerationOptions, prompt_tokens: int, context: int, cap: int | None
+) -> int:
+    """What was asked for, cut to the room left; without a word, the room, at most `cap`."""
+    room = context - prompt_tokens
+    if room < 1:
+        raise ContextLengthExceeded(prompt_tokens, context)
+    asked = options.max_completion_tokens or options.max_tokens
+    if asked is None:
+        return room if cap is None else min(room, cap)
+    if asked > room and options.context_length_exceeded_behavior == "error":
+        raise ContextLengthExceeded(prompt_tokens, context, asked)
+    return min(asked, room)
+
+
+def sampling_params(options: GenerationOptions, n_vocab: int) -> SamplingParams:
+    """OpenAI's defaults where nothing is given."""
+    neutral = SamplingParams()
+    return SamplingParams(
+        temperature=_given(options.temperature, neutral.temperature),
+        top_k=max(0, _given(options.top_k, neutral.top_k)),
+        top_p=_given(options.top_p, neutral.top_p),
+        min_p=_given(options.min_p, neutral.min_p),
+        presence_penalty=_given(options.presence_penalty, neutral.presence_penalty),
+        frequency_penalty=_given(options.frequency_penalty, neutral.frequency_penalty),
+        repetition_penalty=_given(options.repetition_penalty, neutral.repetition_penalty),
+        logit_bias=logit_bias(options.logit_bias or {}, n_vocab),
+        seed=None if options.seed is None else options.seed & _SEED_MASK,
+    )
+
+
+def logit_bias(wire: dict[str, float], n_vocab: int) -> dict[int, float]:
+    """Token id → bias; −100 becomes −inf, which bans the token."""
+    bias = {}
+    for key, value in wire.items():
+        loc = ("body", "logit_bias", key)
+        token = int(key) if key.isascii() and key.isdigit() and len(key) < 10 else -1
+        if not 0 <= token < n_vocab:
+            raise InvalidRequest(
+                f"logit_bias: {quote(key)} is not a token id; they are 0 to {n_vocab - 1}", loc=loc
+            )
+        if value not in LOGIT_BIAS:
+            raise InvalidRequest(
+                f"logit_bias of token {key} must be {LOGIT_BIAS}, but is {value:g}", loc=loc
+            )
+        bias[token] = -math.inf if value == LOGIT_BIAS.low else value
+    return bias
+
+
+def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
+    """At most `MAX_STOPS` strings, none of them empty."""
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if len(stops) > MAX_STOPS:
+        raise InvalidRequest(
+            f"stop takes at most {MAX_STOPS} strings, but has {len(stops)}", loc=("body", "stop")
+        )
+    for index, string in enumerate(stops):
+        if not string:
+            loc = ("body", "stop") if isinstance(stop, str) else ("body", "stop", index)
+            raise InvalidRequest("a stop string must not be empty", loc=loc)
+    return stops
+
+
+def check_metadata(metadata: dict[str, str] | None) -> None:
+    """OpenAI's limits on the notes that a client attaches."""
+    if metadata is None:
+        return
+    loc = ("body", "metadata")
+    if len(metadata) > METADATA_KEYS:
+        raise InvalidRequest(
+            f"metadata takes at most {METADATA_KEYS} keys, but has {len(metadata)}", loc=loc
+        )
+    for key, value in metadata.items():
+        if len(key) > METADATA_KEY_CHARS:
+            raise InvalidRequest(
+                f"a key of metadata must have at most {METADATA_KEY_CHARS} characters, "
+                f"but {quote(key)} has {len(key)}",
+                loc=loc,
+            )
+        if len(value) > METADATA_VALUE_CHARS:
+            raise InvalidRequest(
+                f"a value of metadata must have at most {METADATA_VALUE_CHARS} characters, "
+                f"but that of {quote(key)} has {len(value)}",
+                loc=(*loc, key),
+            )
+
+
+def fair_share_key(options: GenerationOptions, client: Client) -> str:
+    """Prefixed, so that a user cannot pass for a connection."""
+    user = options.safety_identifier or options.user
+    return f"user:{user}" if user else f"client:{client.key}"
+
+
+def _given(value: _T | None, default: _T) -> _T:
+    return default if value is None else value

@@ -1,0 +1,176 @@
+"""POST /v1/chat/completions: what comes in, what goes out whole, what goes out in chunks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from server.protocol.messages import ChatMessage, ToolCall
+from server.protocol.options import GenerationOptions
+
+
+class StreamOptions(Struct):
+    """`include_obfuscation` has no effect: nothing is ever padded."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class ChatCompletionRequest(GenerationOptions, kw_only=True):
+    """Every field that means something here; all others are listed in `x-ignored-params`."""
+
+    messages: list[ChatMessage]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    enable_thinking: bool | None = None
+    separate_reasoning: bool | None = None
+    reasoning_budget: int | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
+    store: bool | None = None
+    fallbacks: list[str] | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
+    verbosity: str | None = None
+    web_search_options: dict[str, Any] | None = None
+
+
+class TopLogprob(Struct):
+    """A likely token at a position."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(Struct):
+    """The token at a position; `bytes` are exact where `token` splits a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(Struct):
+    """Of every token of the choice, in order."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class AssistantMessage(Struct, kw_only=True):
+    """The answer of one choice."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    refusal: str | None = None
+    annotations: list[Any] = []
+
+
+class Choice(Struct):
+    """One of the n answers."""
+
+    index: int
+    message: AssistantMessage
+    finish_reason: str
+    logprobs: Logprobs | None
+    stop_reason: str | int | None
+
+
+class PromptTokensDetails(Struct):
+    """Of the prompt's tokens, those whose KV was there already."""
+
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class CompletionTokensDetails(Struct):
+    """Of the generated tokens, those of a kind."""
+
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class Usage(Struct):
+    """Token counts over all choices; the prompt counts once."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class Timings(Struct):
+    """Milliseconds and tokens per second; `prompt_n` counts the tokens that were computed."""
+
+    queue_ms: float
+    prompt_n: int
+    prompt_ms: float
+    prompt_per_second: float
+    first_token_ms: float
+    predicted_n: int
+    predicted_ms: float
+    predicted_per_second: float
+
+
+class ChatCompletion(Struct, kw_only=True):
+    """The whole answer."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    service_tier: str
+    system_fingerprint: str
+    metadata: dict[str, str] | UnsetType = UNSET
+    timings: Timings
+
+
+class Delta(Struct, kw_only=True):
+    """What a chunk adds to the message of one choice."""
+
+    role: str | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    refusal: UnsetType | None = UNSET
+
+
+class ChunkChoice(Struct):
+    """One choice's part of a chunk; `stop_reason` stands in the last one."""
+
+    index: int
+    delta: Delta
+    logprobs: Logprobs | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | UnsetType | None = UNSET
+
+
+class ChunkHead(Struct, tag_field="object", tag="chat.completion.chunk"):
+    """What every chunk of a stream repeats; `choices` and `usage` follow it."""
+
+    id: str
+    created: int
+    model: str
+    service_tier: str
+    system_fingerprint: str

@@ -1,0 +1,40 @@
+"""GET /v1/models: OpenAI's four fields, and what other clients look for beside them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+
+class ModelMeta(Struct):
+    """Of the loaded file; `size` in bytes."""
+
+    description: str
+    architecture: str
+    quantization: str
+    n_params: int
+    n_vocab: int
+    n_ctx_train: int
+    size: int
+    parallel: int
+    device: str
+    system_fingerprint: str
+
+
+class ModelCard(Struct, kw_only=True):
+    """One model. The context, in tokens of prompt and output, goes by four names."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "ingle"
+    aliases: list[str]
+    state: str
+    loaded: bool
+    context_length: int | UnsetType = UNSET
+    max_model_len: int | UnsetType = UNSET
+    max_input_tokens: int | UnsetType = UNSET
+    max_tokens: int | UnsetType = UNSET
+    capabilities: list[str] | UnsetType = UNSET
+    meta: ModelMeta | UnsetType = UNSET

@@ -1,0 +1,162 @@
+"""An engine without a model: one token per character, and a script instead of a mind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from engine.errors import EngineError
+from engine.request import (
+    Event,
+    FinishReason,
+    Request,
+    RequestDone,
+    RequestFailed,
+    Timings,
+    TokenLogprob,
+    TokenOutput,
+    TopLogprob,
+    Usage,
+)
+from engine.settings import ModelInfo
+from engine.stream import Stream
+
+N_VOCAB = 0x110000
+
+INFO = ModelInfo(
+    architecture="fake",
+    description="fake 1B Q4_0",
+    quantization="Q4_0",
+    n_params=1_000_000_000,
+    file_bytes=500_000_000,
+    kv_bytes=1_000_000,
+    context=512,
+    context_trained=2048,
+    parallel=4,
+    n_vocab=N_VOCAB,
+    chat_template=(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if enable_thinking is defined %}[thinking={{ enable_thinking }}]{% endif %}"
+        "{% if verbosity is defined %}[verbosity={{ verbosity }}]{% endif %}"
+        "{% if reasoning_effort is defined %}[effort={{ reasoning_effort }}]{% endif %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    ),
+    bos_token="",
+    eos_token="",
+    device="CPU",
+    fingerprint="fp_fake",
+)
+
+
+class FakeTokenizer:
+    """A token is a code point."""
+
+    n_vocab = N_VOCAB
+
+    def encode(
+        self, text: str, *, add_special: bool = False, parse_special: bool = True
+    ) -> list[int]:
+        return [ord(char) for char in text]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(map(chr, tokens))
+
+    def token_bytes(self, token: int) -> bytes:
+        return chr(token).encode("utf-8", "surrogatepass")
+
+
+Script = Callable[[Request], Iterable[Event]]
+
+
+class FakeEngine:
+    """Answers every request with what `script` says; `hold` keeps requests waiting."""
+
+    def __init__(self, script: Script | None = None, info: ModelInfo = INFO) -> None:
+        self.info = info
+        self.tokenizer = FakeTokenizer()
+        self.state = "ready"
+        self.failure: str | None = None
+        self.script = script or answer("Hello")
+        self.refusal: EngineError | None = None
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.requests: list[Request] = []
+        self.cancelled: list[str] = []
+        self.cancellation = asyncio.Event()
+        self.submitted = asyncio.Event()
+        self.closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        assert loop is asyncio.get_running_loop()
+
+    def submit(self, request: Request) -> Stream:
+        if self.refusal is not None:
+            raise self.refusal
+        self.requests.append(request)
+        self.submitted.set()
+        task: asyncio.Task[None]
+
+        def cancel() -> None:
+            task.cancel()
+            self.cancelled.append(request.id)
+            self.cancellation.set()
+
+        stream = Stream(cancel)
+        task = asyncio.create_task(self._play(request, stream))
+        self._tasks.add(task)
+        return stream
+
+    async def _play(self, request: Request, stream: Stream) -> None:
+        for event in self.script(request):
+            await self.hold.wait()
+            stream.put(event)
+            await asyncio.sleep(0)
+
+    async def drain(self, timeout: float) -> None:
+        self.state = "draining"
+
+    def close(self) -> None:
+        self.state, self.closed = "stopped", True
+
+
+def done(prompt: int = 10, completion: int = 5, cached: int = 4) -> RequestDone:
+    return RequestDone(Usage(prompt, completion, cached), Timings(0.25, 0.5, 2.0))
+
+
+def answer(text: str, finish: FinishReason = FinishReason.STOP, stop: object = 2) -> Script:
+    """`text` in every choice, a character at a time, with logprobs where they are asked for."""
+
+    def script(request: Request) -> Iterable[Event]:
+        for index in range(request.n):
+            for i, char in enumerate(text):
+                last = i == len(text) - 1
+                yield TokenOutput(
+                    index=index,
+                    text=char,
+                    n_tokens=1,
+                    logprobs=logprobs(char, request.logprobs),
+                    finish_reason=finish if last else None,
+                    stop_reason=stop if last else None,  # type: ignore[arg-type]
+                )
+        yield done(len(request.prompt), len(text) * request.n)
+
+    return script
+
+
+def logprobs(char: str, k: int | None) -> tuple[TokenLogprob, ...]:
+    if k is None:
+        return ()
+    top = tuple(TopLogprob(ord(char) + i, chr(ord(char) + i).encode(), -1.0 - i) for i in range(k))
+    return (TokenLogprob(ord(char), char.encode(), -1.0, top),)
+
+
+def failure(error: EngineError, after: str = "") -> Script:
+    """Some text, then the error."""
+
+    def script(request: Request) -> Iterable[Event]:
+        for char in after:
+            yield TokenOutput(index=0, text=char, n_tokens=1)
+        yield RequestFailed(error)
+
+    return script
