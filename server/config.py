@@ -17,10 +17,13 @@ from server.sources import (
     Given,
     Layer,
     ModelsFile,
+    misspelt_variables,
     read_environment,
     read_flags,
     read_models_file,
 )
+
+__all__ = ["ConfigError", "ModelConfig", "ServerConfig", "load_config", "misspelt_variables"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MODELS_FILE = "models.toml"

@@ -70,7 +70,7 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
     return layer
 
 
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+def misspelt_variables(environ: Mapping[str, str]) -> list[str]:
     """A line for every INGLE_ variable that looks like a misspelt setting."""
     known = [option.env_name for option in OPTIONS if option.flag]
     strange = [name for name in environ if name.startswith("INGLE_") and name not in known]
