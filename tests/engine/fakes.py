@@ -1,0 +1,152 @@
+"""A model whose next token is a function of everything in its slot, and a vocabulary of letters."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from engine.batch import Batch, Clear, Drop, Logits, Restore, Rows, Save, Trim
+from engine.core import EngineCore, Outgoing
+from engine.request import Request, RequestDone, RequestFailed, TokenOutput
+from engine.sequence import RequestState
+
+END = 0
+N_VOCAB = 64
+
+
+class FakeVocabulary:
+    """Token i is the character chr(64 + i); token 0 ends the text."""
+
+    n_vocab = N_VOCAB
+    control = frozenset({END})
+    end_of_generation = frozenset({END})
+
+    def token_bytes(self, token: int) -> bytes:
+        return chr(64 + token).encode()
+
+
+def next_token(history: list[int]) -> int:
+    """What the fake model says after `history`; never END."""
+    return 1 + zlib.crc32(bytes(history)) % (N_VOCAB - 1)
+
+
+def continuation(prompt: list[int], length: int) -> str:
+    """The greedy answer to `prompt`."""
+    history = list(prompt)
+    for _ in range(length):
+        history.append(next_token(history))
+    return "".join(chr(64 + token) for token in history[len(prompt) :])
+
+
+class FakeRunner:
+    """Keeps each slot's tokens, and refuses whatever llama.cpp would abort on."""
+
+    n_vocab = N_VOCAB
+    can_trim = True
+
+    def __init__(self, slots: int = 4) -> None:
+        self.memory: dict[int, list[int]] = {slot: [] for slot in range(slots)}
+        self.saved: dict[int, list[int]] = {}
+        self.batches: list[Batch] = []
+        self.fail_next = False
+
+    def run(self, batch: Batch) -> Logits:
+        if self.fail_next:
+            self.fail_next = False
+            raise RuntimeError("the fake model broke")
+        self.batches.append(batch)
+        for op in batch.ops:
+            match op:
+                case Clear(slot):
+                    self.memory[slot] = []
+                case Trim(slot, length):
+                    assert length <= len(self.memory[slot])
+                    del self.memory[slot][length:]
+                case Save(slot, handle):
+                    self.saved[handle] = list(self.memory[slot])
+                case Restore(slot, handle):
+                    self.memory[slot] = list(self.saved[handle])
+                case Drop(handle):
+                    del self.saved[handle]
+        rows = []
+        slots = [span.slot for span in batch.spans]
+        assert slots == sorted(set(slots)), "spans are in order of their slots"
+        for span in batch.spans:
+            held = self.memory[span.slot]
+            assert span.start == len(held), "positions of a sequence are consecutive"
+            assert span.tokens
+            held.extend(span.tokens)
+            assert span.rows is not Rows.ALL
+            if span.rows is Rows.LAST:
+                row = np.zeros(N_VOCAB, np.float32)
+                row[next_token(held)] = 10
+                rows.append(row)
+        return np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
+
+    def reset(self) -> None:
+        for held in self.memory.values():
+            held.clear()
+        self.saved.clear()
+
+
+def make_core(runner: FakeRunner, **settings: object) -> EngineCore:
+    """A core over `runner`, with small limits unless told otherwise."""
+    options: dict[str, object] = {
+        "context": 256,
+        "parallel": len(runner.memory),
+        "batch_size": 64,
+        "ubatch_size": 32,
+        "max_stall": 0.15,
+    }
+    return EngineCore(runner, FakeVocabulary(), **(options | settings))  # type: ignore[arg-type]
+
+
+class Answer:
+    """What a request has come to: text and finish reason by choice, and its last event."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, str] = {}
+        self.reasons: dict[int, str] = {}
+        self.stop_reasons: dict[int, str | int | None] = {}
+        self.logprobs: dict[int, list[int]] = {}
+        self.end: RequestDone | RequestFailed | None = None
+
+
+class Harness:
+    """Runs requests through a core step by step."""
+
+    def __init__(self, core: EngineCore) -> None:
+        self.core = core
+        self.answers: dict[str, Answer] = {}
+        self._clock = 0.0
+
+    def add(self, request: Request) -> Answer:
+        self._clock += 1
+        self.answers[request.id] = Answer()
+        self.core.add(RequestState(request, self._clock))
+        return self.answers[request.id]
+
+    def step(self) -> Outgoing:
+        outgoing = self.core.step()
+        for state, event in outgoing:
+            answer = self.answers[state.request.id]
+            if isinstance(event, TokenOutput):
+                answer.texts[event.index] = answer.texts.get(event.index, "") + event.text
+                tokens = [logprob.token for logprob in event.logprobs]
+                answer.logprobs.setdefault(event.index, []).extend(tokens)
+                if event.finish_reason:
+                    answer.reasons[event.index] = event.finish_reason
+                    answer.stop_reasons[event.index] = event.stop_reason
+            else:
+                assert answer.end is None, "nothing follows the end"
+                answer.end = event
+        return outgoing
+
+    def run(self, most: int = 10_000) -> None:
+        """Step until nothing is left to do."""
+        for _ in range(most):
+            if not self.core.scheduler.has_work:
+                return
+            self.step()
+        raise AssertionError(f"still at work after {most} steps")

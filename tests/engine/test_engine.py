@@ -1,0 +1,308 @@
+"""The engine on the real model: its thread, its stream and what llama.cpp makes of our batches."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.batch import Batch, Clear, Restore, Rows, Save, Span, Trim
+from engine.engine import Engine
+from engine.errors import (
+    ContextLengthExceeded,
+    EngineUnavailable,
+    InvalidModelFile,
+    InvalidToken,
+    ModelFileNotFound,
+    QueueFull,
+    StepFailed,
+)
+from engine.llama.model import Model
+from engine.llama.runner import LlamaRunner
+from engine.request import (
+    Event,
+    Request,
+    RequestDone,
+    RequestFailed,
+    SamplingParams,
+    TokenLogprob,
+    TokenOutput,
+)
+from engine.sampler import Sampler
+from engine.settings import ModelSettings
+
+GREEDY = SamplingParams(temperature=0)
+
+
+def settings(path: Path, **fields: Any) -> ModelSettings:
+    defaults = {"context": 512, "parallel": 4, "threads": 1, "flash_attention": False}
+    return ModelSettings(path=path, **(defaults | fields))
+
+
+def with_engine(path: Path, scenario: Callable[[Engine], Awaitable[None]], **fields: Any) -> None:
+    """Run `scenario` on a loop of its own with a started engine."""
+
+    async def main() -> None:
+        engine = Engine.load(settings(path, **fields))
+        engine.start(asyncio.get_running_loop())
+        try:
+            await scenario(engine)
+        finally:
+            await asyncio.to_thread(engine.close)
+
+    asyncio.run(main())
+
+
+def prompt_of(engine: Engine, question: str) -> list[int]:
+    return engine.tokenizer.encode(
+        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def request(name: str, prompt: list[int], **fields: Any) -> Request:
+    return Request(id=name, prompt=prompt, **({"max_tokens": 8, "sampling": GREEDY} | fields))
+
+
+async def collect(engine: Engine, wanted: Request) -> tuple[dict[int, str], list[Event]]:
+    """Text by choice, and all events."""
+    texts: dict[int, str] = dict.fromkeys(range(wanted.n), "")
+    events = [event async for event in engine.generate(wanted)]
+    for event in events:
+        if isinstance(event, TokenOutput):
+            texts[event.index] += event.text
+    return texts, events
+
+
+@pytest.fixture(scope="module")
+def runner(smollm2: Path) -> LlamaRunner:
+    """A bare runner; the module keeps it, slots are cleared by each test."""
+    model = Model(settings(smollm2))
+    bare = LlamaRunner(model)
+    bare.model = model  # type: ignore[attr-defined]
+    return bare
+
+
+def logits_after(runner: LlamaRunner, tokens: list[int], slot: int = 0) -> np.ndarray[Any, Any]:
+    return runner.run(Batch([Clear(slot)], [Span(slot, 0, tokens, Rows.LAST)]))[0].copy()
+
+
+TOKENS = [1, 4093, 198, 19556, 28, 638, 359, 346, 47, 2, 198]
+
+
+def test_saving_restoring_and_trimming_keep_the_distribution(runner: LlamaRunner) -> None:
+    expected = logits_after(runner, TOKENS)
+    runner.run(Batch([Clear(0)], [Span(0, 0, TOKENS[:-1], Rows.NONE)]))
+    last = [Span(2, len(TOKENS) - 1, TOKENS[-1:], Rows.LAST)]
+    restored = runner.run(Batch([Save(0, 1), Restore(2, 1)], last))[0].copy()
+    np.testing.assert_allclose(restored, expected, atol=0.05)
+    longer = Span(2, len(TOKENS), [40, 50, 60], Rows.NONE)
+    runner.run(Batch([], [longer]))
+    trimmed = runner.run(Batch([Trim(2, len(TOKENS) - 1)], last))[0]
+    np.testing.assert_array_equal(trimmed, restored)
+
+
+def test_rows_come_in_the_order_of_the_spans(runner: LlamaRunner) -> None:
+    """Spans of unequal lengths are cut into several passes, which return them out of order."""
+    prompts = {0: TOKENS[:3], 1: TOKENS, 3: TOKENS[:7]}
+    alone = {slot: logits_after(runner, tokens, slot) for slot, tokens in prompts.items()}
+    ops = [Clear(slot) for slot in prompts]
+    spans = [Span(slot, 0, tokens, Rows.LAST) for slot, tokens in prompts.items()]
+    together = runner.run(Batch(list(ops), spans))
+    for row, expected in zip(together, alone.values(), strict=True):
+        np.testing.assert_allclose(row, expected, atol=0.1)
+        assert row.argmax() == expected.argmax()
+
+
+def test_chi_square_on_real_logits(runner: LlamaRunner) -> None:
+    row = logits_after(runner, TOKENS)
+    weights = np.exp(row.astype(np.float64) / 0.9)
+    expected = weights / weights.sum() * 4000
+    sampler = Sampler(SamplingParams(temperature=0.9, seed=5), [], 0)
+    observed = np.bincount([sampler.sample(row.copy()) for _ in range(4000)], minlength=len(row))
+    large = expected >= 8
+    cells = np.append(observed[large], observed[~large].sum())
+    means = np.append(expected[large], expected[~large].sum())
+    chi_square = float(((cells - means) ** 2 / means).sum())
+    freedom = len(cells) - 1
+    assert chi_square < freedom + 5 * math.sqrt(2 * freedom)
+
+
+def test_greedy_answers_are_those_of_a_bare_loop(smollm2: Path, runner: LlamaRunner) -> None:
+    async def scenario(engine: Engine) -> None:
+        prompt = prompt_of(engine, "What is the capital of France?")
+        texts, events = await collect(engine, request("a", prompt, max_tokens=12, logprobs=3))
+        tokens: list[int] = []
+        row = logits_after(runner, prompt)
+        logprobs: list[float] = []
+        for position in range(12):
+            tokens.append(int(row.argmax()))
+            exact = row.astype(np.float64)
+            logprobs.append(exact.max() - np.log(np.exp(exact).sum()))
+            if tokens[-1] in engine.tokenizer.end_of_generation:
+                break
+            row = runner.run(Batch([], [Span(0, len(prompt) + position, [tokens[-1]], Rows.LAST)]))[
+                0
+            ]
+        visible = [token for token in tokens if token not in engine.tokenizer.end_of_generation]
+        assert texts[0] == engine.tokenizer.decode(visible)
+        assert "Paris" in texts[0]
+        got: list[TokenLogprob] = []
+        for event in events:
+            if isinstance(event, TokenOutput):
+                got += event.logprobs
+        assert [each.token for each in got] == visible
+        expected = logprobs[: len(visible)]
+        assert [each.logprob for each in got] == pytest.approx(expected, abs=1e-4)
+        assert all(len(each.top) == 3 and each.top[0].token == each.token for each in got)
+
+    with_engine(smollm2, scenario)
+
+
+def test_seeds_repeat_and_choices_of_one_request_differ(smollm2: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        prompt = prompt_of(engine, "Invent a name for a boat.")
+        sampling = SamplingParams(temperature=1.3, seed=42)
+        # One after the other: the shape of a batch may change the last bits of the logits.
+        first = await collect(engine, request("a", prompt, sampling=sampling, n=3))
+        second = await collect(engine, request("b", prompt, sampling=sampling, n=3))
+        assert first[0] == second[0]
+        assert len(set(first[0].values())) == 3
+        done = first[1][-1]
+        assert isinstance(done, RequestDone)
+        assert done.usage.prompt_tokens == len(prompt)
+
+    with_engine(smollm2, scenario)
+
+
+def test_more_clients_than_slots_each_get_their_own_answer(smollm2: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        words = ["apple", "river", "seven", "cloud", "stone", "tiger", "piano", "lemon"]
+
+        async def repeat(word: str) -> str:
+            prompt = prompt_of(engine, f'Repeat this word and nothing else: "{word}"')
+            return (await collect(engine, request(word, prompt, max_tokens=6)))[0][0].lower()
+
+        answers = await asyncio.gather(*map(repeat, words))
+        for word, answer in zip(words, answers, strict=True):
+            assert not [other for other in words if other != word and other in answer]
+
+    with_engine(smollm2, scenario, parallel=3)
+
+
+def test_a_cancelled_request_frees_its_slot_for_the_next(smollm2: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        prompt = prompt_of(engine, "What is the capital of France?")
+        expected, _ = await collect(engine, request("alone", prompt))
+        long = engine.tokenizer.encode("The secret word is xylophone. " * 60)
+        for name in ("in-prefill", "decoding"):
+            stream = engine.submit(request(name, long[:480], max_tokens=30))
+            if name == "decoding":
+                await anext(stream)
+            stream.cancel()
+            assert [event async for event in stream] == []
+            after, _ = await collect(engine, request(f"after {name}", prompt))
+            assert after == expected
+        assert engine.stats().running == engine.stats().waiting == 0
+
+    with_engine(smollm2, scenario, parallel=1)
+
+
+def test_what_cannot_run_is_refused_before_it_reaches_the_thread(smollm2: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        with pytest.raises(ContextLengthExceeded, match="512") as too_long:
+            engine.submit(request("a", [5] * 512))
+        assert too_long.value.prompt_tokens == 512
+        for tokens in ([engine.info.n_vocab], [-1]):
+            with pytest.raises(InvalidToken):
+                engine.submit(request("a", tokens))
+            bias = SamplingParams(logit_bias={tokens[0]: 1.0})
+            with pytest.raises(InvalidToken):
+                engine.submit(request("a", [5], sampling=bias))
+        streams = [engine.submit(request(f"{i}", [5, 6], max_tokens=400)) for i in range(3)]
+        with pytest.raises(QueueFull) as full:
+            engine.submit(request("one more", [5]))
+        assert full.value.limit == 2
+        streams[2].cancel()
+        await collect(engine, request("room again", [5], max_tokens=1, priority=0))
+        for stream in streams:
+            stream.cancel()
+        await engine.drain(5)
+        with pytest.raises(EngineUnavailable, match="draining"):
+            engine.submit(request("late", [5]))
+
+    with_engine(smollm2, scenario, parallel=1, max_queue=2)
+
+
+def test_a_failed_step_loses_its_requests_and_nothing_else(
+    smollm2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        prompt = prompt_of(engine, "What is the capital of France?")
+        expected, _ = await collect(engine, request("before", prompt))
+        run = LlamaRunner.run
+
+        def broken(self: LlamaRunner, batch: Batch) -> object:
+            raise RuntimeError("a cosmic ray")
+
+        monkeypatch.setattr(LlamaRunner, "run", broken)
+        _, events = await collect(engine, request("lost", prompt))
+        assert isinstance(events[-1], RequestFailed)
+        assert isinstance(events[-1].error, StepFailed)
+        assert "cosmic ray" in str(events[-1].error)
+        assert engine.state == "ready"
+        monkeypatch.setattr(LlamaRunner, "run", run)
+        assert (await collect(engine, request("after", prompt)))[0] == expected
+        monkeypatch.setattr(LlamaRunner, "run", broken)
+        for attempt in range(3):
+            await collect(engine, request(f"{attempt}", prompt))
+        assert engine.state == "failed"
+        assert engine.failure == "a cosmic ray"
+        with pytest.raises(EngineUnavailable, match="cosmic ray"):
+            engine.submit(request("too late", prompt))
+
+    with_engine(smollm2, scenario)
+
+
+def test_closing_ends_what_runs(smollm2: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        stream = engine.submit(request("a", [5, 6], max_tokens=400))
+        await anext(stream)
+        await asyncio.to_thread(engine.close)
+        last = [event async for event in stream][-1]
+        assert isinstance(last, RequestFailed)
+        assert isinstance(last.error, EngineUnavailable)
+
+    with_engine(smollm2, scenario)
+
+
+def test_the_tokenizer_knows_its_text(runner: LlamaRunner) -> None:
+    tokenizer = runner.model.tokenizer  # type: ignore[attr-defined]
+    for text in ("Hello, wörld! 日本語 🎉", " leading", "a" * 5000, ""):
+        tokens = tokenizer.encode(text)
+        assert b"".join(map(tokenizer.token_bytes, tokens)).decode() == text
+        assert tokenizer.decode(tokens) == text
+    assert tokenizer.encode("<|im_end|>") == [tokenizer.eos]
+    assert len(tokenizer.encode("<|im_end|>", parse_special=False)) > 1
+    assert {tokenizer.spelling(token) for token in tokenizer.end_of_generation} == {
+        "<|im_end|>",
+        "<|endoftext|>",
+        "<reponame>",
+    }
+
+
+def test_files_that_are_no_model(smollm2: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileNotFound):
+        Model(settings(tmp_path / "missing.gguf"))
+    garbage = tmp_path / "garbage.gguf"
+    garbage.write_bytes(b"GGUX" + bytes(100))
+    with pytest.raises(InvalidModelFile, match="magic"):
+        Model(settings(garbage))
+    with pytest.raises(InvalidModelFile, match="LoRA"):
+        from engine.settings import LoraAdapter
+
+        Model(settings(smollm2, lora=(LoraAdapter(garbage),)))
