@@ -1,0 +1,121 @@
+"""Object constraints as nodes: properties in declared order, then those without a declaration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import nodes, strings
+from .errors import UnsupportedSchema
+from .json_text import quote
+from .nodes import EPSILON, NEVER, Literal, Node, Rule, Token
+from .strings import StringConstraint
+from .values import TRUE, Goal, ObjectConstraint, both
+
+if TYPE_CHECKING:
+    from .build import Builder
+
+OPEN, CLOSE, COMMA, COLON = Literal("{"), Literal("}"), Literal(", "), Literal(": ")
+MAX_CELLS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    name: str
+    goal: Goal
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Names without a declaration that share a goal."""
+
+    names: tuple[StringConstraint, ...]
+    goal: Goal
+
+
+def build(b: Builder, c: ObjectConstraint) -> Node:
+    declared = _declared(b, c)
+    if any(d.required and b.x.is_never(d.goal) for d in declared):
+        return NEVER
+    declared = [d for d in declared if not b.x.is_never(d.goal)]
+    cells = _cells(b, c)
+    needed = sum(d.required for d in declared)
+    counts_up = c.low > needed
+    counts_down = c.high is not None and (bool(cells) or len(declared) > c.high)
+    if counts_up or counts_down or c.some:
+        from .build_counted import build_counted
+
+        return nodes.sequence(OPEN, build_counted(b, c, declared, cells), CLOSE)
+    return nodes.sequence(OPEN, _plain(b, declared, cells), CLOSE)
+
+
+def _declared(b: Builder, c: ObjectConstraint) -> list[Declared]:
+    names = dict.fromkeys(n for n, _ in c.props)
+    names.update(dict.fromkeys(sorted(c.required)))
+    return [Declared(n, c.goal_of(n), n in c.required) for n in names]
+
+
+def _cells(b: Builder, c: ObjectConstraint) -> list[Cell]:
+    """Split the names without a declaration by which clauses of `every` they fall under."""
+    taken = frozenset(n for n, _ in c.props) | c.required
+    cells: list[tuple[StringConstraint, Goal]] = [(StringConstraint(excluded=taken), TRUE)]
+    for names, goal in c.every:
+        if goal == TRUE:
+            continue
+        split: list[tuple[StringConstraint, Goal]] = []
+        for cell, wanted in cells:
+            inside = strings.intersect(cell, names)
+            if inside is None or strings.is_empty(inside):
+                split.append((cell, wanted))
+                continue
+            split.append((inside, both(wanted, goal)))
+            for other in strings.complement(names):
+                outside = strings.intersect(cell, other)
+                if outside is not None and not strings.is_empty(outside):
+                    split.append((outside, wanted))
+        cells = [(n, g) for n, g in split if not b.x.is_never(g)]
+        if len(cells) > MAX_CELLS:
+            raise UnsupportedSchema("", "patternProperties", "too many overlapping patterns")
+    grouped: dict[Goal, list[StringConstraint]] = {}
+    for name_set, goal in cells:
+        grouped.setdefault(goal, []).append(name_set)
+    return [Cell(tuple(dict.fromkeys(n)), g) for g, n in grouped.items()]
+
+
+def member(b: Builder, d: Declared, goal: Goal | None = None) -> Node:
+    value = b.node(d.goal if goal is None else goal, d.name)
+    return nodes.sequence(Token(Literal(quote(d.name) + ": ")), value)
+
+
+def free_member(b: Builder, cell: Cell) -> Node:
+    """A property whose name is in the cell, spelled in the one way that names are."""
+    key = nodes.choice(*(strings.to_node(n) for n in cell.names))
+    return nodes.sequence(key, COLON, b.node(cell.goal, "value"))
+
+
+def free(b: Builder, cells: list[Cell]) -> Node:
+    if not cells:
+        return NEVER
+    return Rule("property", nodes.choice(*(free_member(b, cell) for cell in cells)))
+
+
+def _plain(b: Builder, declared: list[Declared], cells: list[Cell]) -> Node:
+    """`rest[i]`: what may follow, from property i on, once one has been written."""
+    extra = free(b, cells)
+    more = nodes.repeat(nodes.sequence(COMMA, extra), 0, None)
+    first = next((i for i, d in enumerate(declared) if d.required), len(declared))
+    rest: list[Node] = [EPSILON] * len(declared) + [more]
+    for index in range(len(declared) - 1, 0, -1):
+        d = declared[index]
+        item = nodes.sequence(COMMA, member(b, d))
+        tail = nodes.sequence(item if d.required else nodes.optional(item), rest[index + 1])
+        rest[index] = Rule("rest", tail) if index <= first + 1 and tail != EPSILON else tail
+    options = [
+        nodes.sequence(member(b, declared[i]), rest[i + 1])
+        for i in range(min(first + 1, len(declared)))
+    ]
+    if first < len(declared):
+        return nodes.choice(*options)
+    options.append(nodes.sequence(extra, more))
+    return nodes.optional(nodes.choice(*options))

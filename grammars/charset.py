@@ -1,0 +1,157 @@
+"""Sets of Unicode code points as sorted, disjoint, non-adjacent inclusive ranges.
+
+The universe is the Unicode scalar values: surrogates are no characters of a JSON text.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+CharSet = tuple[tuple[int, int], ...]
+
+EMPTY: CharSet = ()
+UNIVERSE: CharSet = ((0, 0xD7FF), (0xE000, 0x10FFFF))
+DIGIT: CharSet = ((0x30, 0x39),)
+WORD: CharSet = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
+LINE_ENDS: CharSet = ((0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029))
+# ECMA-262 WhiteSpace and LineTerminator.
+SPACE: CharSet = (
+    (0x09, 0x0D),
+    (0x20, 0x20),
+    (0xA0, 0xA0),
+    (0x1680, 0x1680),
+    (0x2000, 0x200A),
+    (0x2028, 0x2029),
+    (0x202F, 0x202F),
+    (0x205F, 0x205F),
+    (0x3000, 0x3000),
+    (0xFEFF, 0xFEFF),
+)
+
+
+def normalize(ranges: Iterable[tuple[int, int]]) -> CharSet:
+    """Sort and merge; ranges may overlap. Surrogates are kept: cut them with `intersect`."""
+    out: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if out and low <= out[-1][1] + 1:
+            if high > out[-1][1]:
+                out[-1] = (out[-1][0], high)
+        else:
+            out.append((low, high))
+    return tuple(out)
+
+
+def of(text: str) -> CharSet:
+    return normalize((ord(c), ord(c)) for c in text)
+
+
+def union(*sets: CharSet) -> CharSet:
+    return normalize(r for s in sets for r in s)
+
+
+def intersect(a: CharSet, b: CharSet) -> CharSet:
+    out, i, j = [], 0, 0
+    while i < len(a) and j < len(b):
+        low, high = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
+        if low <= high:
+            out.append((low, high))
+        if a[i][1] < b[j][1]:
+            i += 1
+        else:
+            j += 1
+    return tuple(out)
+
+
+def complement(a: CharSet) -> CharSet:
+    out, start = [], 0
+    for low, high in a:
+        if low > start:
+            out.append((start, low - 1))
+        start = high + 1
+    if start <= 0x10FFFF:
+        out.append((start, 0x10FFFF))
+    return intersect(tuple(out), UNIVERSE)
+
+
+def contains(a: CharSet, point: int) -> bool:
+    return any(low <= point <= high for low, high in a)
+
+
+def partition(sets: Sequence[CharSet]) -> tuple[list[CharSet], list[list[int]]]:
+    """Split the universe so that each set is a union of the parts.
+
+    Returns the parts that lie in at least one set, and for each set the indices of its parts.
+    """
+    events: dict[int, list[int]] = {}
+    for index, ranges in enumerate(sets):
+        for low, high in ranges:
+            events.setdefault(low, []).append(index)
+            events.setdefault(high + 1, []).append(~index)
+    parts: dict[frozenset[int], list[tuple[int, int]]] = {}
+    active: set[int] = set()
+    previous = 0
+    for point in sorted(events):
+        if active and point > previous:
+            parts.setdefault(frozenset(active), []).append((previous, point - 1))
+        for index in events[point]:
+            if index >= 0:
+                active.add(index)
+            else:
+                active.discard(~index)
+        previous = point
+    members: list[list[int]] = [[] for _ in sets]
+    for number, key in enumerate(parts):
+        for index in key:
+            members[index].append(number)
+    return [normalize(r) for r in parts.values()], members
+
+
+@lru_cache(maxsize=1)
+def _categories() -> dict[str, CharSet]:
+    """General category -> its code points, from Python's Unicode database."""
+    runs: dict[str, list[tuple[int, int]]] = {}
+    start, current = 0, unicodedata.category("\0")
+    for point in range(1, 0x110000):
+        category = unicodedata.category(chr(point))
+        if category != current:
+            runs.setdefault(current, []).append((start, point - 1))
+            start, current = point, category
+    runs.setdefault(current, []).append((start, 0x10FFFF))
+    return {name: intersect(tuple(r), UNIVERSE) for name, r in runs.items()}
+
+
+_LONG_NAMES = {
+    "Letter": "L", "Cased_Letter": "LC", "Uppercase_Letter": "Lu", "Lowercase_Letter": "Ll",
+    "Titlecase_Letter": "Lt", "Modifier_Letter": "Lm", "Other_Letter": "Lo", "Mark": "M",
+    "Combining_Mark": "M", "Nonspacing_Mark": "Mn", "Spacing_Mark": "Mc", "Enclosing_Mark": "Me",
+    "Number": "N", "Decimal_Number": "Nd", "digit": "Nd", "Letter_Number": "Nl",
+    "Other_Number": "No", "Punctuation": "P", "punct": "P", "Connector_Punctuation": "Pc",
+    "Dash_Punctuation": "Pd", "Open_Punctuation": "Ps", "Close_Punctuation": "Pe",
+    "Initial_Punctuation": "Pi", "Final_Punctuation": "Pf", "Other_Punctuation": "Po",
+    "Symbol": "S", "Math_Symbol": "Sm", "Currency_Symbol": "Sc", "Modifier_Symbol": "Sk",
+    "Other_Symbol": "So", "Separator": "Z", "Space_Separator": "Zs", "Line_Separator": "Zl",
+    "Paragraph_Separator": "Zp", "Other": "C", "Control": "Cc", "cntrl": "Cc", "Format": "Cf",
+    "Private_Use": "Co", "Unassigned": "Cn",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def unicode_property(name: str) -> CharSet | None:
+    """The set that `\\p{name}` stands for: general categories, Any, ASCII; None if unknown."""
+    key, _, value = name.partition("=")
+    if value and key not in ("General_Category", "gc"):
+        return None
+    short = value or key
+    if short == "Any":
+        return UNIVERSE
+    if short == "ASCII":
+        return ((0, 0x7F),)
+    short = _LONG_NAMES.get(short, short)
+    categories = _categories()
+    if short == "LC":
+        return union(*(categories[c] for c in ("Lu", "Ll", "Lt")))
+    if short in categories:
+        return categories[short]
+    if len(short) == 1 and any(c[0] == short for c in categories):
+        return union(*(s for c, s in categories.items() if c[0] == short))
+    return None

@@ -1,0 +1,182 @@
+"""A schema document: its dialect, where its references lead, and how a place in it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+from .errors import InvalidSchema, UnsupportedSchema
+from .limits import Budget
+
+Json = Any
+
+DIALECTS = {
+    "https://json-schema.org/draft/2020-12/schema": 2020,
+    "https://json-schema.org/draft/2019-09/schema": 2019,
+    "http://json-schema.org/draft-07/schema": 7,
+    "http://json-schema.org/draft-06/schema": 6,
+    "http://json-schema.org/draft-04/schema": 4,
+    "http://json-schema.org/schema": 2020,
+}
+_IDENTIFYING = ("$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef", "$recursiveAnchor")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A schema and what its references are relative to (None: the document's root alone)."""
+
+    contents: Json
+    resolver: Any = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        if self.resolver is None:
+            return (id(self.contents),)
+        scope = tuple(uri for uri, _ in self.resolver.dynamic_scope())
+        return (id(self.contents), self.resolver._base_uri, scope)
+
+
+class Document:
+    """`dialect` is the draft: 4, 6, 7, 2019 or 2020; schemas without $schema are read as 2020."""
+
+    def __init__(self, schema: Json, budget: Budget) -> None:
+        self.schema = schema
+        plain = _survey(schema, budget)
+        self.dialect = _dialect(schema)
+        self.resolver = None if plain else self._make_resolver()
+        self.dynamic = False
+        self._paths: dict[int, str] | None = None
+
+    def root(self) -> Place:
+        return Place(self.schema, self.resolver)
+
+    def child(self, parent: Place, contents: Json) -> Place:
+        """A subschema of `parent`; its own $id changes what its references are relative to."""
+        resolver = parent.resolver
+        if resolver is not None and isinstance(contents, dict):
+            name = "id" if self.dialect == 4 else "$id"
+            if isinstance(contents.get(name), str):
+                resolver = resolver.in_subresource(self._specification().create_resource(contents))
+        return Place(contents, resolver)
+
+    def resolve(self, place: Place, ref: str, dynamic: bool = False) -> Place:
+        if place.resolver is None:
+            return Place(self._pointer(ref), None)
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DynamicAnchor
+
+        resolver = place.resolver
+        try:
+            found = resolver.lookup(ref)
+            if not dynamic and "#" in ref and not ref.endswith("#") and "#/" not in ref:
+                uri = found.resolver._base_uri
+                anchor = found.resolver._registry.anchor(uri, ref.partition("#")[2]).value
+                if isinstance(anchor, DynamicAnchor):
+                    return self.child(Place(None, found.resolver), anchor.resource.contents)
+        except (Unresolvable, ValueError, KeyError, TypeError, IndexError) as error:
+            raise UnsupportedSchema("", "$ref", f"{ref!r} leads nowhere") from error
+        return Place(found.contents, _short_scope(found.resolver))
+
+    def _pointer(self, ref: str) -> Json:
+        target = self.schema
+        if ref in ("#", ""):
+            return target
+        for part in unquote(ref[2:]).split("/"):
+            part = part.replace("~1", "/").replace("~0", "~")
+            if isinstance(target, dict) and part in target:
+                target = target[part]
+            elif isinstance(target, list) and part.isdecimal() and int(part) < len(target):
+                target = target[int(part)]
+            else:
+                raise InvalidSchema("", "$ref", f"{ref!r} leads nowhere")
+        return target
+
+    def _specification(self) -> Any:
+        from referencing import jsonschema as drafts
+
+        return {
+            4: drafts.DRAFT4, 6: drafts.DRAFT6, 7: drafts.DRAFT7, 2019: drafts.DRAFT201909
+        }.get(self.dialect, drafts.DRAFT202012)  # fmt: skip
+
+    def _make_resolver(self) -> Any:
+        resource = self._specification().create_resource(self.schema)
+        try:
+            registry = _known_schemas().with_resource(resource.id() or "", resource).crawl()
+            return registry.resolver(resource.id() or "")
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise InvalidSchema("$", "$id", "identifiers that cannot be read") from error
+
+    def path_of(self, contents: Json) -> str:
+        """JSONPath of a schema object inside the document, "$" where it is not part of it."""
+        if self._paths is None:
+            self._paths = {}
+            stack: list[tuple[Json, str]] = [(self.schema, "$")]
+            while stack:
+                value, path = stack.pop()
+                if isinstance(value, (dict, list)):
+                    self._paths.setdefault(id(value), path)
+                    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+                    stack.extend((v, path + _segment(k)) for k, v in pairs)
+        return self._paths.get(id(contents), "$")
+
+
+def _segment(key: str | int) -> str:
+    if isinstance(key, int):
+        return f"[{key}]"
+    return f".{key}" if key.replace("$", "_").replace("-", "_").isidentifier() else f"[{key!r}]"
+
+
+def _short_scope(resolver: Any) -> Any:
+    """Drop repeated resources from the dynamic scope: the outermost decides, so scopes are few."""
+    from rpds import List
+
+    seen: list[str] = []
+    for uri in [uri for uri, _ in resolver.dynamic_scope()][::-1]:
+        if uri not in seen:
+            seen.append(uri)
+    return type(resolver)(resolver._base_uri, resolver._registry, List(seen[::-1]))
+
+
+@lru_cache(maxsize=1)
+def _known_schemas() -> Any:
+    """The meta-schemas, which a schema may refer to."""
+    from jsonschema_specifications import REGISTRY
+
+    return REGISTRY
+
+
+def _dialect(schema: Json) -> int:
+    name = schema.get("$schema") if isinstance(schema, dict) else None
+    if not isinstance(name, str):
+        return 2020
+    return DIALECTS.get(name.rstrip("#").replace("https://json-schema.org/draft-", "http://json-schema.org/draft-"), 2020)
+
+
+def _survey(schema: Json, budget: Budget) -> bool:
+    """Check size and depth; whether all references are pointers into this document."""
+    limits = budget.limits
+    count, plain = 0, True
+    stack: list[tuple[Json, int]] = [(schema, 0)]
+    while stack:
+        value, depth = stack.pop()
+        count += 1
+        if depth > limits.schema_depth:
+            budget.check("schema_depth", depth)
+        if isinstance(value, dict):
+            for key, child in value.items():
+                if isinstance(child, (dict, list)):
+                    stack.append((child, depth + 1))
+                elif key == "$ref" and isinstance(child, str):
+                    plain &= child == "#" or child.startswith("#/")
+                elif key in ("$id", "id") and depth and isinstance(child, str):
+                    plain = False
+                elif key in _IDENTIFYING:
+                    plain = False
+            count += len(value)
+        elif isinstance(value, list):
+            stack.extend((v, depth + 1) for v in value)
+        if count > limits.schema_nodes:
+            budget.check("schema_nodes", count)
+    return plain

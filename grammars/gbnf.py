@@ -1,0 +1,192 @@
+"""Nodes as GBNF text. The only place that quotes for GBNF; the parser is in `gbnf_parser`."""
+
+import math
+from collections.abc import Callable
+
+from . import nodes, unroll
+from .charset import CharSet
+from .errors import LimitExceeded
+from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
+
+REPEAT_LIMIT = 2_000  # llama.cpp refuses larger minima and drops larger maxima
+GROUP_LIMIT = 40  # a repeated group with more symbols than this becomes a rule of its own
+
+
+def print_gbnf(root: Node, max_bytes: int = 4_000_000) -> str:
+    """The text of the grammar; its start rule is `root`."""
+    return _Printer(max_bytes).run(root)
+
+
+class _Printer:
+    def __init__(self, max_bytes: int) -> None:
+        self.lines: list[str] = []
+        self.names: dict[int, str] = {}
+        self.taken = {"root": 0}
+        self.queue: list[Rule] = []
+        self.shared: dict[object, Rule] = {}
+        self.size, self.max_bytes = 0, max_bytes
+
+    def run(self, root: Node) -> str:
+        self.define("root", root)
+        while self.queue:
+            rule = self.queue.pop()
+            self.define(self.names[id(rule)], rule.body)
+        return "\n".join(self.lines) + "\n"
+
+    def define(self, name: str, body: Node) -> None:
+        line = f"{name} ::= " + (self.choice_text(body) or '""')
+        self.size += len(line.encode())
+        if self.size > self.max_bytes:
+            raise LimitExceeded("", "", "text_bytes", f"the grammar is over {self.max_bytes}")
+        self.lines.append(line)
+
+    def name(self, rule: Rule) -> str:
+        known = self.names.get(id(rule))
+        if known is None:
+            hint = known = identifier(rule.hint)
+            number = self.taken.get(hint, 0)
+            while known in self.taken:
+                number += 1
+                known = f"{hint}-{number}"
+            self.taken[hint] = number
+            self.taken.setdefault(known, 0)
+            self.names[id(rule)] = known
+            self.queue.append(rule)
+        return known
+
+    def named(self, key: object, make: Callable[[], Node]) -> Rule:
+        rule = self.shared.get(key)
+        if rule is None:
+            rule = self.shared[key] = Rule("r", make())
+        return rule
+
+    def choice_text(self, node: Node) -> str:
+        if isinstance(node, Choice):
+            return " | ".join(self.sequence_text(o) for o in node.options)
+        return self.sequence_text(node)
+
+    def sequence_text(self, node: Node) -> str:
+        items = node.items if isinstance(node, Sequence) else (node,)
+        parts: list[str] = []
+        pending = ""
+        for item in items:
+            if isinstance(item, Token):
+                item = item.body
+            inner = item.items if isinstance(item, Sequence) else (item,)
+            for part in inner:
+                if isinstance(part, Literal):
+                    pending += part.text
+                    continue
+                if pending:
+                    parts.append(literal(pending))
+                    pending = ""
+                text = self.item_text(part)
+                if text:
+                    parts.append(text)
+        if pending:
+            parts.append(literal(pending))
+        return " ".join(parts)
+
+    def item_text(self, node: Node) -> str:
+        match node:
+            case Chars(ranges):
+                return char_class(ranges)
+            case Literal(text):
+                return literal(text)
+            case Rule():
+                return self.name(node)
+            case Token(body):
+                return self.item_text(body)
+            case Dfa(automaton, escaped):
+                make = lambda: unroll.right_linear(automaton, escaped)  # noqa: E731
+                return self.name(self.named(("dfa", id(automaton), escaped), make))
+            case Repeat(body, low, high):
+                return self.repeat_text(body, low, high)
+            case Sequence(items) if not items:
+                return ""
+        return f"({self.choice_text(node)})"
+
+    def repeat_text(self, body: Node, low: int, high: int | None) -> str:
+        if max(low, high or 0) > REPEAT_LIMIT:
+            return self.item_text(_factor(self.atom(body), low, high))
+        if (high is None or high > 1) and self.weight(body) > 1:
+            if max(low, high or 0) > 4 or self.weight(body) > GROUP_LIMIT:
+                body = self.atom(body)
+        text = self.item_text(body)
+        if isinstance(body, Repeat) or (isinstance(body, Literal) and len(body.text) > 1):
+            text = f"({text})"
+        return text + _bounds(low, high)
+
+    def atom(self, body: Node) -> Node:
+        """What the engine counts as one symbol, so that bounds do not multiply."""
+        if isinstance(body, (Chars, Rule)):
+            return body
+        return self.named(("atom", id(body), body), lambda: body)
+
+    def weight(self, node: Node) -> int:
+        match node:
+            case Sequence(items) | Choice(items):
+                return 1 + sum(self.weight(i) - 1 for i in items)
+            case Repeat(body, low, high):
+                return self.weight(body) * max(1, low, high or 1) + 1
+            case Token(body):
+                return self.weight(body)
+        return 1
+
+
+def _factor(body: Node, low: int, high: int | None) -> Node:
+    """body{low,high} from repetitions that stay under the engine's limit."""
+    step = max(2, math.isqrt(max(low, high or 0)))
+    block = Rule("block", nodes.repeat(body, step, step))
+    fixed = nodes.sequence(
+        nodes.repeat(block, low // step, low // step),
+        nodes.repeat(body, low % step, low % step),
+    )
+    if high is None:
+        return nodes.sequence(fixed, nodes.repeat(body, 0, None))
+    spare = high - low
+    blocks = max(0, spare - step + 1) // step
+    tail = nodes.repeat(body, 0, spare - blocks * step)
+    return nodes.sequence(fixed, nodes.repeat(block, 0, blocks), tail)
+
+
+def _bounds(low: int, high: int | None) -> str:
+    simple = {(0, 1): "?", (0, None): "*", (1, None): "+"}
+    if (low, high) in simple:
+        return simple[low, high]
+    if high is None:
+        return f"{{{low},}}"
+    return f"{{{low}}}" if low == high else f"{{{low},{high}}}"
+
+
+def identifier(hint: str) -> str:
+    """A rule name: ASCII letters, digits and dashes, starting with a letter."""
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in hint).strip("-")[:40]
+    return name if name and name[0].isalpha() else f"r-{name}" if name else "r"
+
+
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
+
+
+def _escape(char: str, special: str) -> str:
+    point = ord(char)
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if point < 0x20 or 0x7F <= point < 0xA0 or char in special:
+        return f"\\x{point:02X}"
+    if not char.isprintable():
+        return f"\\u{point:04X}" if point < 0x10000 else f"\\U{point:08X}"
+    return char
+
+
+def literal(text: str) -> str:
+    return '"' + "".join('\\"' if c == '"' else _escape(c, "") for c in text) + '"'
+
+
+def char_class(ranges: CharSet) -> str:
+    parts = []
+    for low, high in ranges:
+        parts.append(_escape(chr(low), "[]^-"))
+        if high > low:
+            parts.append(("-" if high > low + 1 else "") + _escape(chr(high), "[]^-"))
+    return f"[{''.join(parts)}]"

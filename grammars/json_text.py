@@ -1,0 +1,95 @@
+"""How JSON spells strings: nodes over characters become nodes over JSON text.
+
+A character of an unrestricted string may take any spelling that is well formed (surrogates only
+in pairs). Where the characters are restricted there is one spelling each: itself, the short
+escape, or \\u00XX for the other control characters.
+"""
+
+import json
+from functools import lru_cache
+
+from . import charset, nodes
+from .charset import CharSet
+from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
+
+RAW = charset.complement(((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)))
+_SHORT = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 0x22: '"', 0x5C: "\\"}
+_HEX = charset.of("0123456789abcdefABCDEF")
+
+
+def _any_character() -> Node:
+    hexa = Chars(_HEX)
+    plain = nodes.sequence(Chars(charset.of("0123456789abcABCefEF")), nodes.repeat(hexa, 3, 3))
+    below = nodes.sequence(
+        Chars(charset.of("dD")), Chars(charset.of("01234567")), nodes.repeat(hexa, 2, 2)
+    )
+    pair = nodes.sequence(
+        Chars(charset.of("dD")),
+        Chars(charset.of("89abAB")),
+        nodes.repeat(hexa, 2, 2),
+        Literal("\\u"),
+        Chars(charset.of("dD")),
+        Chars(charset.of("cdefCDEF")),
+        nodes.repeat(hexa, 2, 2),
+    )
+    unicode = nodes.sequence(Literal("u"), nodes.choice(plain, below, pair))
+    escape = nodes.choice(Chars(charset.of('"\\/bfnrt')), unicode)
+    return nodes.choice(Chars(RAW), nodes.sequence(Literal("\\"), escape))
+
+
+CHARACTER = Rule("char", _any_character())
+STRING = Rule(
+    "string",
+    Token(nodes.sequence(Literal('"'), nodes.repeat(CHARACTER, 0, None), Literal('"'))),
+)
+
+
+def quote(text: str) -> str:
+    """The one spelling of a string that a grammar uses for a known text."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def quoted(body: Node) -> Node:
+    """The JSON strings whose content is in `body`, as one token."""
+    return Token(nodes.sequence(Literal('"'), escape(body), Literal('"')))
+
+
+@lru_cache(maxsize=4096)
+def escape_set(ranges: CharSet) -> Node:
+    """One character of a set, as JSON text inside quotes."""
+    if ranges == charset.UNIVERSE:
+        return CHARACTER
+    options: list[Node] = []
+    raw = charset.intersect(ranges, RAW)
+    if raw:
+        options.append(Chars(raw))
+    special = [p for p in (*range(32), 0x22, 0x5C) if charset.contains(ranges, p)]
+    short = "".join(_SHORT[p] for p in special if p in _SHORT)
+    if short:
+        options.append(nodes.sequence(Literal("\\"), Chars(charset.of(short))))
+    for high in "01":
+        low = [f"{p % 16:x}" for p in special if p not in _SHORT and p // 16 == int(high)]
+        digits = "".join(low) + "".join(low).upper()
+        if digits:
+            options.append(
+                nodes.sequence(Literal("\\u00" + high), Chars(charset.of(digits)))
+            )
+    return nodes.choice(*options)
+
+
+def escape(node: Node) -> Node:
+    """Respell a node over characters as JSON text; the node has no `Rule` and no `Token`."""
+    match node:
+        case Literal(text):
+            return Literal(quote(text)[1:-1])
+        case Chars(ranges):
+            return escape_set(ranges)
+        case Sequence(items):
+            return nodes.sequence(*(escape(i) for i in items))
+        case Choice(options):
+            return nodes.choice(*(escape(o) for o in options))
+        case Repeat(body, low, high):
+            return nodes.repeat(escape(body), low, high)
+        case Dfa(automaton, _):
+            return Dfa(automaton, True)
+    raise TypeError(f"{type(node).__name__} cannot stand inside a string")

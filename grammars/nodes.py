@@ -1,0 +1,182 @@
+"""The tree between schemas and texts: what a grammar is before it is printed.
+
+Trees are frozen. `Rule` alone is filled in later, so that a grammar can be recursive; a grammar
+is whatever can be reached from its root node. `Token` marks one lexeme: a regular part that a
+lexer may match greedily, because no text that may follow it can extend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .charset import CharSet
+
+if TYPE_CHECKING:
+    from .automaton import Automaton
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chars:
+    """One character of a set."""
+
+    ranges: CharSet
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    options: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    body: Node
+    min: int
+    max: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    body: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Dfa:
+    """A deterministic automaton; each printer unrolls it in its own way.
+
+    `escaped`: its characters are spelled as inside a JSON string.
+    """
+
+    automaton: Automaton
+    escaped: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Rule:
+    """A named node; `hint` is where the printed name starts from."""
+
+    hint: str
+    body: Node = field(default_factory=lambda: NEVER)
+
+
+Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Rule
+
+EPSILON = Sequence(())
+NEVER = Choice(())
+
+
+def sequence(*items: Node) -> Node:
+    flat: list[Node] = []
+    for item in items:
+        if item == NEVER:
+            return NEVER
+        if isinstance(item, Sequence):
+            flat.extend(item.items)
+        else:
+            flat.append(item)
+    return flat[0] if len(flat) == 1 else Sequence(tuple(flat))
+
+
+def choice(*options: Node) -> Node:
+    flat: list[Node] = []
+    for option in options:
+        if isinstance(option, Choice):
+            flat.extend(option.options)
+        else:
+            flat.append(option)
+    if any(o == EPSILON for o in flat):
+        return repeat(choice(*(o for o in flat if o != EPSILON)), 0, 1)
+    return flat[0] if len(flat) == 1 else Choice(tuple(flat))
+
+
+def repeat(body: Node, low: int, high: int | None) -> Node:
+    """body{low,high}; a body that can be empty is rewritten so that no loop runs on nothing."""
+    if high == 0 or body == EPSILON:
+        return EPSILON
+    if body == NEVER:
+        return EPSILON if low == 0 else NEVER
+    if low == 1 and high == 1:
+        return body
+    if high is None and nullable(body):
+        return Repeat(_nonempty(body), 0, None)
+    if isinstance(body, Repeat) and (body.min, body.max) == (0, 1) and low in (0, 1):
+        return Repeat(body.body, 0, high)
+    return Repeat(body, low, high)
+
+
+def optional(body: Node) -> Node:
+    return repeat(body, 0, 1)
+
+
+def nullable(node: Node) -> bool:
+    """Whether the node matches the empty text; a `Rule` counts as non-empty (see `repeat`)."""
+    match node:
+        case Literal(text):
+            return not text
+        case Sequence(items):
+            return all(nullable(i) for i in items)
+        case Choice(options):
+            return any(nullable(o) for o in options)
+        case Repeat(body, low, _):
+            return low == 0 or nullable(body)
+        case Token(body):
+            return nullable(body)
+        case Dfa(automaton, _):
+            return automaton.accept[0]
+    return False
+
+
+def _nonempty(node: Node) -> Node:
+    """A node X with X* equal to node*, where node is nullable and X is not."""
+    match node:
+        case Sequence(items):
+            return choice(*(_nonempty(i) for i in items))
+        case Choice(options):
+            parts = (_nonempty(o) if nullable(o) else o for o in options)
+            return choice(*(p for p in parts if p != NEVER))
+        case Repeat(body, _, high):
+            inner = _nonempty(body) if nullable(body) else body
+            return inner if high is None or high > 0 else NEVER
+        case Dfa(automaton, escaped):
+            return Dfa(automaton.without_empty(), escaped)
+        case Literal(""):
+            return NEVER
+        case Token(body):
+            return Token(_nonempty(body))
+    return node
+
+
+def children(node: Node) -> Iterable[Node]:
+    match node:
+        case Sequence(items):
+            return items
+        case Choice(options):
+            return options
+        case Repeat(body, _, _) | Token(body) | Rule(_, body):
+            return (body,)
+    return ()
+
+
+def rules(root: Node) -> Iterator[Rule]:
+    """Every rule reachable from `root`, in order of first use."""
+    seen: set[int] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Rule):
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            yield node
+        stack.extend(reversed(tuple(children(node))))

@@ -1,0 +1,53 @@
+"""Drop what can never be finished: alternatives that lead only into endless recursion."""
+
+from __future__ import annotations
+
+from . import nodes
+from .nodes import NEVER, Choice, Node, Repeat, Rule, Sequence, Token
+
+
+def prune(root: Node) -> Node:
+    """The same language without unproductive parts; rules are edited in place."""
+    rules = list(nodes.rules(root))
+    good: set[int] = set()
+    changed = True
+    while changed:
+        changed = False
+        for rule in reversed(rules):
+            if id(rule) not in good and _productive(rule.body, good):
+                good.add(id(rule))
+                changed = True
+    if len(good) < len(rules):
+        for rule in rules:
+            if id(rule) in good:
+                rule.body = _cut(rule.body, good)
+    return _cut(root, good)
+
+
+def _productive(node: Node, good: set[int]) -> bool:
+    match node:
+        case Rule():
+            return id(node) in good
+        case Sequence(items):
+            return all(_productive(i, good) for i in items)
+        case Choice(options):
+            return any(_productive(o, good) for o in options)
+        case Repeat(body, low, _):
+            return low == 0 or _productive(body, good)
+        case Token(body):
+            return _productive(body, good)
+    return True
+
+
+def _cut(node: Node, good: set[int]) -> Node:
+    match node:
+        case Rule():
+            return node if id(node) in good else NEVER
+        case Sequence(items):
+            return nodes.sequence(*(_cut(i, good) for i in items))
+        case Choice(options):
+            kept = [_cut(o, good) for o in options]
+            return nodes.choice(*(o for o in kept if o != NEVER))
+        case Repeat(body, low, high):
+            return nodes.repeat(_cut(body, good), low, high)
+    return node

@@ -1,0 +1,159 @@
+"""Constraints on strings, and their nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from . import automaton, formats, nodes, regex
+from .automaton import Automaton
+from .json_text import STRING, quote, quoted
+from .nodes import NEVER, Dfa, Literal, Node, Token
+from .regex import Pattern
+
+MAX_FINITE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StringConstraint:
+    """Texts of low..high code points that match all of `matches` and none of `avoids`.
+
+    `values`, where given, is the whole set; `excluded` are left out. Patterns are names:
+    "p:" + a regular expression, or "f:" + a format.
+    """
+
+    low: int = 0
+    high: int | None = None
+    matches: frozenset[str] = frozenset()
+    avoids: frozenset[str] = frozenset()
+    values: tuple[str, ...] | None = None
+    excluded: frozenset[str] = frozenset()
+
+    def accepts(self, text: str) -> bool:
+        return (
+            self.low <= len(text) <= (len(text) if self.high is None else self.high)
+            and text not in self.excluded
+            and (self.values is None or text in self.values)
+            and all(lookup(p).matches(text) for p in self.matches)
+            and not any(lookup(p).matches(text) for p in self.avoids)
+        )
+
+
+ANY = StringConstraint()
+
+
+def lookup(name: str) -> Pattern:
+    kind, _, text = name.partition(":")
+    return formats.pattern(text) if kind == "f" else regex.pattern(text)
+
+
+def intersect(a: StringConstraint, b: StringConstraint) -> StringConstraint | None:
+    """Their conjunction, or None where it is known to be empty."""
+    if a == ANY:
+        return b
+    if b == ANY:
+        return a
+    high = a.high if b.high is None else b.high if a.high is None else min(a.high, b.high)
+    both = StringConstraint(
+        max(a.low, b.low), high, a.matches | b.matches, a.avoids | b.avoids, None,
+        a.excluded | b.excluded,
+    )  # fmt: skip
+    if a.values is not None or b.values is not None:
+        first, other = (a, b) if a.values is not None else (b, a)
+        values = tuple(v for v in first.values or () if both.accepts(v) and other.accepts(v))
+        return StringConstraint(values=values) if values else None
+    if (both.high is not None and both.low > both.high) or both.matches & both.avoids:
+        return None
+    return both
+
+
+def complement(c: StringConstraint) -> list[StringConstraint]:
+    """The strings outside, as a union."""
+    if c.values is not None:
+        return [StringConstraint(excluded=frozenset(c.values))]
+    out = [StringConstraint(high=c.low - 1)] if c.low else []
+    if c.high is not None:
+        out.append(StringConstraint(low=c.high + 1))
+    out += [StringConstraint(avoids=frozenset((p,))) for p in sorted(c.matches)]
+    out += [StringConstraint(matches=frozenset((p,))) for p in sorted(c.avoids)]
+    if c.excluded:
+        out.append(StringConstraint(values=tuple(sorted(c.excluded))))
+    return out
+
+
+@lru_cache(maxsize=2048)
+def to_automaton(c: StringConstraint) -> Automaton:
+    """Over the characters of the strings, not over their JSON spelling."""
+    if c.values is not None:
+        return automaton.of_texts(c.values)
+    parts = [lookup(p).automaton for p in sorted(c.matches)] or [automaton.ANYTHING]
+    a = automaton.intersect(parts)
+    for name in sorted(c.avoids):
+        a = automaton.difference(a, lookup(name).automaton)
+    if c.excluded:
+        a = automaton.difference(a, automaton.of_texts(c.excluded))
+    if c.low or c.high is not None:
+        a = automaton.bound_length(a, c.low, c.high)
+    return a
+
+
+def is_empty(c: StringConstraint) -> bool:
+    if c.values is not None:
+        return not c.values
+    if not (c.matches or c.avoids or c.excluded):
+        return c.high is not None and c.low > c.high
+    if len(c.matches) == 1 and not c.avoids and not c.excluded and _simple_body(c) is not None:
+        return _simple_body(c) == NEVER
+    return to_automaton(c).is_empty()
+
+
+def overlap(a: StringConstraint, b: StringConstraint) -> bool:
+    both = intersect(a, b)
+    return both is not None and not is_empty(both)
+
+
+@lru_cache(maxsize=2048)
+def to_node(c: StringConstraint) -> Node:
+    """JSON text of the strings, one token."""
+    if c == ANY:
+        return STRING
+    if c.values is not None:
+        return nodes.choice(*(Token(Literal(quote(v))) for v in c.values))
+    return _quoted(body(c))
+
+
+def body(c: StringConstraint) -> Node:
+    """The characters of the strings, unquoted and unescaped."""
+    if c.values is not None:
+        return nodes.choice(*(Literal(v) for v in c.values))
+    simple = _simple_body(c)
+    if simple is not None:
+        return simple
+    a = to_automaton(c)
+    return NEVER if a.is_empty() else Dfa(a)
+
+
+def _quoted(inner: Node) -> Node:
+    return NEVER if inner == NEVER else quoted(inner)
+
+
+def _simple_body(c: StringConstraint) -> Node | None:
+    """A single pattern whose node can carry the length bounds."""
+    if c.avoids or c.excluded or len(c.matches) > 1:
+        return None
+    inner: Node | None = regex.ANY_TEXT
+    for name in c.matches:
+        inner = lookup(name).node
+    return None if inner is None else regex.adjust_length(inner, c.low, c.high)
+
+
+def finite_values(c: StringConstraint) -> list[str] | None:
+    if c.values is not None:
+        return list(c.values)
+    if not c.matches and (c.high is None or c.high > 1):
+        return None
+    return automaton.finite_texts(to_automaton(c), MAX_FINITE)
+
+
+def without(c: StringConstraint, texts: frozenset[str]) -> StringConstraint | None:
+    return intersect(c, replace(ANY, excluded=texts)) if texts else c

@@ -1,0 +1,7 @@
+"""unevaluatedProperties and unevaluatedItems."""
+
+from .errors import UnsupportedSchema
+
+
+def expand(x, place):
+    raise UnsupportedSchema("", "unevaluatedProperties", "TODO")
