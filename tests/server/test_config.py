@@ -1,0 +1,267 @@
+"""Flags over environment over models.toml over defaults, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.settings import ALL_LAYERS, AUTO_LAYERS, LoraAdapter, ModelSettings
+from server.config import ConfigError, ServerConfig, load_config, misspelt_variables
+from server.options import OPTIONS
+
+
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.Q4_0.gguf"
+    path.write_bytes(b"GGUF")
+    return path
+
+
+@pytest.fixture
+def load(tmp_path: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch):
+    """load("--flag", toml=text, VARIABLE=value) in a directory with one GGUF."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str, toml: str = "", **environ: str) -> ServerConfig:
+        default = f'[models.tiny]\npath = "{gguf.name}"\n'
+        Path("models.toml").write_text(toml if "[models" in toml else toml + "\n" + default)
+        return load_config(argv, environ)
+
+    return run
+
+
+def settings_of(config: ServerConfig) -> ModelSettings:
+    return config.models[0].settings
+
+
+def test_defaults_are_those_of_the_structs(load, gguf):
+    config = load()
+    assert (config.host, config.port, config.api_keys, config.probe) == (
+        "127.0.0.1",
+        8080,
+        (),
+        True,
+    )
+    assert config.models[0].name == "tiny"
+    assert settings_of(config) == ModelSettings(path=Path(gguf.name))
+
+
+def test_the_checkouts_default_is_the_embedded_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config([], {})
+    assert [model.name for model in config.models] == ["smollm2-135m-instruct"]
+    assert settings_of(config).path.suffix == ".gguf"
+    assert settings_of(config).path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "toml", "expected"),
+    [
+        ([], {}, "", 8080),
+        ([], {}, "[server]\nport = 1", 1),
+        ([], {"INGLE_PORT": "2"}, "[server]\nport = 1", 2),
+        (["--port", "3"], {"INGLE_PORT": "2"}, "[server]\nport = 1", 3),
+        ([], {"INGLE_PORT": ""}, "[server]\nport = 1", 1),
+    ],
+)
+def test_precedence_of_a_server_setting(load, flags, environ, toml, expected):
+    assert load(*flags, toml=toml, **environ).port == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "toml", "expected"),
+    [
+        ([], {}, "[defaults]\nthreads = 1", 1),
+        ([], {}, "[defaults]\nthreads = 1\n[models.a]\npath='tiny.Q4_0.gguf'\nthreads = 2", 2),
+        ([], {"INGLE_THREADS": "3"}, "[models.a]\npath='tiny.Q4_0.gguf'\nthreads = 2", 3),
+        (["--threads", "4"], {"INGLE_THREADS": "3"}, "[defaults]\nthreads = 1", 4),
+    ],
+)
+def test_precedence_of_a_model_setting(load, flags, environ, toml, expected):
+    assert settings_of(load(*flags, toml=toml, **environ)).threads == expected
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "field", "expected"),
+    [
+        ("context", "4096", "context", 4096),
+        ("parallel", "8", "parallel", 8),
+        ("max-queue", "0", "max_queue", 0),
+        ("threads", "3", "threads", 3),
+        ("batch-size", "512", "batch_size", 512),
+        ("ubatch-size", "128", "ubatch_size", 128),
+        ("max-stall", "0.5", "max_stall", 0.5),
+        ("n-gpu-layers", "all", "n_gpu_layers", ALL_LAYERS),
+        ("n-gpu-layers", "auto", "n_gpu_layers", AUTO_LAYERS),
+        ("n-gpu-layers", "12", "n_gpu_layers", 12),
+        ("main-gpu", "1", "main_gpu", 1),
+        ("split-mode", "row", "split_mode", "row"),
+        ("tensor-split", "3,1", "tensor_split", (3.0, 1.0)),
+        ("type-k", "q8_0", "type_k", "q8_0"),
+        ("type-v", "bf16", "type_v", "bf16"),
+        ("flash-attention", "on", "flash_attention", True),
+        ("flash-attention", "off", "flash_attention", False),
+        ("flash-attention", "auto", "flash_attention", None),
+        ("extra-bufts", "off", "use_extra_bufts", False),
+        ("lora", "a.gguf", "lora", (LoraAdapter(Path("a.gguf")),)),
+        ("lora", "a=b.gguf=0.5", "lora", (LoraAdapter(Path("a=b.gguf"), 0.5),)),
+    ],
+)
+def test_a_model_setting_by_flag_and_by_environment(load, flag, value, field, expected):
+    by_flag = settings_of(load(f"--{flag}", value))
+    variable = "INGLE_" + flag.upper().replace("-", "_")
+    by_environment = settings_of(load(**{variable: value}))
+    assert getattr(by_flag, field) == expected
+    assert getattr(by_environment, field) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "expected"),
+    [
+        ("n_gpu_layers = 3", "n_gpu_layers", 3),
+        ('n_gpu_layers = "all"', "n_gpu_layers", ALL_LAYERS),
+        ("tensor_split = [3, 1.5]", "tensor_split", (3.0, 1.5)),
+        ("flash_attention = false", "flash_attention", False),
+        ("kv_unified = true", "kv_unified", True),
+        ("mmap = false", "use_mmap", False),
+        ("mlock = true", "use_mlock", True),
+    ],
+)
+def test_toml_values_may_have_their_own_types(load, line, field, expected):
+    assert getattr(settings_of(load(toml=f"[defaults]\n{line}")), field) == expected
+
+
+@pytest.mark.parametrize(("flag", "field"), [("kv-unified", "kv_unified"), ("mmap", "use_mmap")])
+def test_switches_have_a_negative_form(load, flag, field):
+    assert getattr(settings_of(load(f"--{flag}")), field) is True
+    assert getattr(settings_of(load(f"--no-{flag}")), field) is False
+    assert load("--no-probe").probe is False
+
+
+def test_repeated_flags_and_lists_gather(load, gguf):
+    assert load("--api-key", "a", "--api-key", "b").api_keys == ("a", "b")
+    assert load(INGLE_API_KEY="a, b").api_keys == ("a", "b")
+    config = load(toml=f'[models.m]\npath = "{gguf.name}"\nalias = ["x", "y"]\nlora = ["l.gguf"]')
+    assert config.models[0].aliases == ("x", "y")
+    assert settings_of(config).lora == (LoraAdapter(Path("l.gguf")),)
+
+
+def test_keys_from_a_file_join_the_others(load):
+    Path("keys").write_text("# ours\nfirst\n\n second \n")
+    assert load("--api-key", "a", "--api-key-file", "keys").api_keys == ("a", "first", "second")
+
+
+def test_paths_in_models_toml_are_relative_to_it(load, tmp_path):
+    elsewhere = tmp_path / "sub"
+    elsewhere.mkdir()
+    (elsewhere / "c.toml").write_text('[models.m]\npath = "m.gguf"\nlora = "l.gguf=2"')
+    settings = settings_of(load("--config", str(elsewhere / "c.toml")))
+    assert settings.path == elsewhere / "m.gguf"
+    assert settings.lora == (LoraAdapter(elsewhere / "l.gguf", 2.0),)
+
+
+def test_a_file_is_served_under_its_stem_with_shared_settings(load, gguf):
+    config = load("--model", str(gguf), "--alias", "gpt-4", toml="[defaults]\nparallel = 2")
+    assert (config.models[0].name, config.models[0].aliases) == ("tiny.Q4_0", ("gpt-4",))
+    assert settings_of(config).parallel == 2
+    assert len(config.models) == 1
+
+
+def test_the_named_model_comes_first_and_alone_gets_the_alias(load, gguf):
+    toml = f'[models.a]\npath="{gguf.name}"\n[models.b]\npath="{gguf.name}"'
+    config = load("--model", "b", "--alias", "x", "--parallel", "1", toml=toml)
+    assert [(model.name, model.aliases) for model in config.models] == [("b", ("x",)), ("a", ())]
+    assert {model.settings.parallel for model in config.models} == {1}
+
+
+def test_chat_template_text_is_read(load):
+    Path("t.jinja").write_text("{{ messages }}")
+    assert load("--chat-template-file", "t.jinja").models[0].chat_template == "{{ messages }}"
+
+
+def test_a_quantized_v_cache_turns_flash_attention_on(load):
+    assert settings_of(load("--type-v", "q8_0")).flash_attention is True
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--port", "65536"], "--port: '65536' is not allowed, expected a whole number from 0"),
+        (["--port"], "argument --port: expected one argument"),
+        (["--prot", "1"], "unknown argument --prot; did you mean --port?"),
+        (["--split-mode", "rows"], "--split-mode: 'rows' is not allowed, expected one of none,"),
+        (["--n-gpu-layers", "-1"], "--n-gpu-layers: '-1' is not allowed, expected a number of"),
+        (["--tensor-split", "0,0"], "--tensor-split: '0,0' is not allowed"),
+        (["--keepalive", "nan"], "--keepalive: 'nan' is not allowed, expected a number, 0.1"),
+        (["--lora", "a=inf"], "--lora: 'a=inf' is not allowed, expected a path, or path=scale"),
+        (["--model", "no.gguf"], "--model: no.gguf is no file and no model of models.toml (tiny)"),
+        (["--config", "no.toml"], "--config: no.toml is no file"),
+        (["--api-key-file", "no"], "--api-key-file: cannot read no: No such file"),
+        (["--chat-template-file", "no"], "--chat-template-file: cannot read no: No such file"),
+        (["--ubatch-size", "4096"], "ubatch_size is 4096, which is more than batch_size 2048"),
+        (
+            ["--type-v", "q4_0", "--flash-attention", "off"],
+            "--type-v: q4_0 needs flash attention, which is off",
+        ),
+    ],
+)
+def test_bad_flags(load, argv, message):
+    with pytest.raises(ConfigError) as caught:
+        load(*argv)
+    assert str(caught.value).startswith(message)
+
+
+def test_bad_environment_names_the_variable(load):
+    with pytest.raises(ConfigError, match=r"^INGLE_PARALLEL: '0' is not allowed, expected a whole"):
+        load(INGLE_PARALLEL="0")
+    with pytest.raises(
+        ConfigError, match=r"^INGLE_KV_UNIFIED: 'maybe' is not allowed, expected on"
+    ):
+        load(INGLE_KV_UNIFIED="maybe")
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("[server]\nprot = 1", "models.toml [server] has an unknown key prot; did you mean port?"),
+        ("[server]\nthreads = 1", "models.toml [server] has an unknown key threads"),
+        ("[defaults]\nparalel = 1", "models.toml [defaults] has an unknown key paralel; did you"),
+        ("[defaults]\nalias = 'x'", "models.toml [defaults] has an unknown key alias"),
+        ("[serve]\nport = 1", "models.toml has an unknown key serve; did you mean server?"),
+        ("[server]\nport = 99999", "models.toml [server] port: '99999' is not allowed, expected"),
+        ("[server]\nport = [1]", "models.toml [server] port: [1] is not allowed, expected a whole"),
+        ("[server]\nport", "models.toml cannot be read: "),
+        ("server = 1", "models.toml: server must be a table"),
+        ("[models]\nm = 1", "models.toml: models.m must be a table"),
+        ("[models.m]\nparallel = 1", "[models.m] needs either path or package"),
+        ("[models.m]\npath='a'\npackage='b'", "[models.m] needs either path or package"),
+        ("[models.m]\npackage='no-such'", "models.toml [models.m] package: the package no-such"),
+        (
+            "[models.m]\npath='a'\nalias='n'\n[models.n]\npath='b'",
+            "two models are called n",
+        ),
+    ],
+)
+def test_bad_models_toml(load, toml, message):
+    with pytest.raises(ConfigError) as caught:
+        load(toml=toml)
+    assert str(caught.value).startswith(message)
+
+
+def test_every_flag_is_in_the_help_with_its_variable(load, capsys):
+    with pytest.raises(SystemExit) as left:
+        load("--help")
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for option in OPTIONS:
+        if option.flag:
+            assert option.flag_name in text
+            assert option.env_name in text
+
+
+def test_misspelt_variables_are_pointed_out_and_strangers_are_not():
+    environ = {"INGLE_THREAD": "1", "INGLE_THREADS": "1", "INGLE_8080_TCP_ADDR": "x", "PATH": "y"}
+    assert misspelt_variables(environ) == [
+        "INGLE_THREAD is no setting; did you mean INGLE_THREADS?"
+    ]
