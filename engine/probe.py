@@ -128,11 +128,17 @@ def to_result(choice: Choice) -> ProbeResult:
 # The parent's side
 
 
+def command(settings: ModelSettings) -> list[str]:
+    """The child's; its paths are absolute because it runs in the checkout."""
+    lora = tuple(replace(adapter, path=adapter.path.absolute()) for adapter in settings.lora)
+    absolute = replace(settings, path=settings.path.absolute(), lora=lora)
+    return [sys.executable, "-m", "engine.probe", encode(absolute).decode()]
+
+
 def run_child(settings: ModelSettings, timeout: float, on_step: OnStep) -> Choice:
     """Raises the child's ModelLoadError, or NativeCrash, or ModelLoadError after `timeout`."""
-    absolute = replace(settings, path=settings.path.absolute())
     process = subprocess.Popen(
-        [sys.executable, "-m", "engine.probe", encode(absolute).decode()],
+        command(settings),
         cwd=CHECKOUT,
         # ggml would start a debugger to print a backtrace of an abort.
         env=os.environ | {"GGML_NO_BACKTRACE": "1"},
@@ -172,10 +178,13 @@ def run_child(settings: ModelSettings, timeout: float, on_step: OnStep) -> Choic
 
 
 def follow(lines: Iterable[str], on_step: OnStep) -> Message:
-    """Report the steps; returns the last message."""
+    """Report the steps; returns the last message. What native code prints is passed over."""
     last = Message()
     for line in lines:
-        last = msgspec.json.decode(line, type=Message)
+        try:
+            last = msgspec.json.decode(line, type=Message)
+        except msgspec.DecodeError:
+            continue
         if last.step is not None:
             on_step(last.step, last.fraction)
     return last
