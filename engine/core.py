@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.batch import Runner
 from engine.errors import RequestError
+from engine.kv_cache import KVCache
 from engine.logprobs import RawLogprobs
 from engine.output import OutputText
 from engine.request import (
@@ -51,7 +52,7 @@ class EngineCore:
         vocabulary: Vocabulary,
         *,
         context: int,
-        parallel: int,
+        kv_cache: KVCache,
         batch_size: int,
         ubatch_size: int,
         max_stall: float,
@@ -62,7 +63,7 @@ class EngineCore:
         self._eog = np.fromiter(vocabulary.end_of_generation, np.intp)
         self._scratch = np.empty((2, vocabulary.n_vocab), np.float32)
         self.scheduler = Scheduler(
-            parallel,
+            kv_cache,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
             max_stall=max_stall,

@@ -25,6 +25,7 @@ from engine.errors import (
     RequestError,
     StepFailed,
 )
+from engine.kv_cache import KVCache
 from engine.llama.model import Model
 from engine.llama.runner import LlamaRunner
 from engine.llama.tokenizer import Tokenizer
@@ -38,6 +39,23 @@ log = logging.getLogger("ingle.engine")
 State = Literal["ready", "draining", "failed", "stopped"]
 
 _FAILURES_BEFORE_GIVING_UP = 3
+
+
+_FLASH_TILE = 64
+"""Rows from which flash attention on the CPU takes its tiled path."""
+
+
+def _kv_cache(settings: ModelSettings, info: ModelInfo, can_trim: bool) -> KVCache:
+    """A cache that gives the same bits as no cache: a single row, and with flash attention fewer
+    than 64, take another path through the arithmetic, which moves logits by about 0.5."""
+    return KVCache(
+        settings.parallel,
+        can_trim=can_trim,
+        min_computed=2 if settings.flash_attention is False else _FLASH_TILE,
+        retain=not settings.kv_unified,
+        budget=settings.prefix_cache_mib << 20,
+        bytes_per_token=info.kv_bytes // (info.context * info.parallel),
+    )
 
 
 class EngineStats(Struct, frozen=True):
@@ -86,11 +104,12 @@ class Engine:
         model = Model(settings, on_progress)
         full = model.settings
         assert full.context and full.ubatch_size
+        runner = LlamaRunner(model)
         core = EngineCore(
-            LlamaRunner(model),
+            runner,
             model.tokenizer,
             context=full.context,
-            parallel=full.parallel,
+            kv_cache=_kv_cache(full, model.info, runner.can_trim),
             batch_size=min(full.batch_size, full.context * full.parallel),
             ubatch_size=full.ubatch_size,
             max_stall=full.max_stall,

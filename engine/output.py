@@ -44,7 +44,7 @@ class OutputText:
             self._find_stop(len(piece))
 
     def _find_stop(self, n_new: int) -> None:
-        """Cut the pending text at the earliest stop string ending in its last `n_new` characters."""
+        """Cut the pending text at the earliest stop string that ends in its `n_new` newest."""
         search_from = max(0, len(self._pending) - n_new - self._longest_stop + 1)
         hits = [
             (at, stop) for stop in self._stop if (at := self._pending.find(stop, search_from)) >= 0

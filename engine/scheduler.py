@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
-from engine.batch import Batch, Clear, Drop, MemoryOp, Restore, Rows, Save, Span
+from engine.batch import Batch, Drop, Restore, Rows, Save, Span
 from engine.costs import StepCosts
+from engine.kv_cache import KVCache, Prefill, Running
 from engine.sequence import RequestState, Sequence
-from engine.slots import Slots
 from engine.waiting import WaitingQueue
 
 _SMALLEST_CHUNK = 16
@@ -25,15 +25,16 @@ class Step(Struct):
     @property
     def n_prompt(self) -> int:
         """Tokens of prompts in the batch."""
-        return self.batch.n_tokens - self.n_decode
+        pairs = zip(self.sequences, self.batch.spans, strict=True)
+        return sum(len(span.tokens) for sequence, span in pairs if not sequence.decoding)
 
 
 class Scheduler:
-    """Owns the waiting queue, the slots and the running sequences."""
+    """Owns the waiting queue and the running sequences."""
 
     def __init__(
         self,
-        n_slots: int,
+        kv_cache: KVCache,
         *,
         batch_size: int,
         ubatch_size: int,
@@ -45,13 +46,12 @@ class Scheduler:
         self.running: dict[int, Sequence] = {}
         """Slot → sequence."""
         self.costs = StepCosts()
-        self._slots = Slots(n_slots)
+        self._kv = kv_cache
         self._batch_size = batch_size
         self._ubatch_size = ubatch_size
         self._max_stall = max_stall
         self._new_choices = new_choices
         self._forking: list[RequestState] = []
-        self._ops: list[MemoryOp] = []
 
     @property
     def has_work(self) -> bool:
@@ -65,38 +65,36 @@ class Scheduler:
     def start_forks(self) -> Iterator[Sequence]:
         """Give free slots to choices whose prompt is computed; each can draw its first token."""
         for state in list(self._forking):
-            while state.unstarted and self._slots.n_free:
+            while state.unstarted and self._kv.n_idle:
                 sequence = state.unstarted.pop(0)
                 assert state.saved is not None
-                self._start(sequence)
-                self._ops.append(Restore(sequence.slot, state.saved))
-                sequence.n_computed = len(state.request.prompt)
+                self._start(sequence, self._kv.take_empty(), len(state.request.prompt))
+                self._kv.queue(Restore(sequence.slot, state.saved))
                 yield sequence
             if not state.unstarted:
                 self._end_fork(state)
 
-    def _start(self, sequence: Sequence) -> None:
-        sequence.slot = self._slots.acquire()
-        self.running[sequence.slot] = sequence
+    def _start(self, sequence: Sequence, slot: int, n_computed: int) -> None:
+        sequence.slot, sequence.n_computed = slot, n_computed
+        self.running[slot] = sequence
 
     def _end_fork(self, state: RequestState) -> None:
         self._forking.remove(state)
         if state.saved is not None:
-            self._ops.append(Drop(state.saved))
+            self._kv.queue(Drop(state.saved))
         state.saved = state.prompt_row = None
 
     def schedule(self) -> Step:
         """Admit who fits, then take every decoding token and as much of the prompts as is due."""
         self._admit()
-        decoding = [each for each in self.running.values() if each.decoding and each.n_waiting == 1]
-        shares = dict.fromkeys((each.slot for each in decoding), 1)
-        budget = self._prompt_budget(len(decoding))
-        prompts = (each for each in self.running.values() if each.slot not in shares)
+        decoding = [each for each in self.running.values() if each.decoding]
+        shares = {each.slot: min(each.n_waiting, self._ubatch_size) for each in decoding}
+        budget = self._prompt_budget(sum(shares.values()))
+        prompts = (each for each in self.running.values() if not each.decoding)
         for sequence in sorted(prompts, key=lambda each: each.group.submitted):
             shares[sequence.slot] = min(sequence.n_waiting, budget)
             budget -= shares[sequence.slot]
-        step = Step(Batch(self._ops, []), [], n_decode=len(decoding))
-        self._ops = []
+        step = Step(Batch(self._kv.take_ops(), []), [], n_decode=len(decoding))
         for slot, n_tokens in sorted(shares.items()):
             if n_tokens:
                 step.sequences.append(self.running[slot])
@@ -104,11 +102,24 @@ class Scheduler:
         return step
 
     def _admit(self) -> None:
-        while self._slots.n_free and len(self.waiting) and not self._forking:
-            state = self.waiting.pop()
+        while self._kv.n_idle and not self._forking:
+            state = self.waiting.pop(self._can_start)
+            if state is None:
+                return
             state.choices = self._new_choices(state)
             state.unstarted = state.choices[1:]
-            self._start(state.choices[0])
+            holders = [Running(s.slot, s.tokens[: s.n_computed]) for s in self.running.values()]
+            slot, state.cached_tokens = self._kv.acquire(state.request.prompt, holders)
+            self._start(state.choices[0], slot, state.cached_tokens)
+
+    def _can_start(self, state: RequestState) -> bool:
+        """Not while another request computes a long prefix of the same prompt: then copy that."""
+        prefills = [
+            Prefill(sequence.group.request.prompt, sequence.n_computed)
+            for sequence in self.running.values()
+            if not sequence.decoding
+        ]
+        return not self._kv.worth_waiting(state.request.prompt, prefills)
 
     def _prompt_budget(self, n_decode: int) -> int:
         """Tokens of prompts in this step: one pass of the graph while nobody waits for a token."""
@@ -135,16 +146,15 @@ class Scheduler:
     def fork(self, leader: Sequence) -> None:
         """The leader's prompt is computed: keep its state for the other choices of the request."""
         state = leader.group
-        state.saved = self._slots.new_handle()
-        self._ops.append(Save(leader.slot, state.saved))
+        state.saved = self._kv.new_handle()
+        self._kv.queue(Save(leader.slot, state.saved))
         self._forking.append(state)
 
     def finish(self, sequence: Sequence) -> None:
-        """Take a sequence out; the next step begins with clearing its slot."""
+        """Take a sequence out; its slot keeps what it holds until somebody else needs it."""
         if self.running.get(sequence.slot) is sequence:
             del self.running[sequence.slot]
-            self._slots.release(sequence.slot)
-            self._ops.append(Clear(sequence.slot))
+            self._kv.release(sequence.slot, sequence.tokens[: sequence.n_computed])
 
     def remove(self, state: RequestState) -> None:
         """Forget a request wherever it is: waiting, in prefill, decoding or partly started."""
@@ -156,8 +166,8 @@ class Scheduler:
             self.finish(sequence)
 
     def reset(self) -> None:
-        """Forget everything that runs; the memory behind it is reset elsewhere."""
+        """Forget everything that runs or is cached; the memory behind it is reset elsewhere."""
         for sequence in list(self.running.values()):
             self.finish(sequence)
         self._forking.clear()
-        self._ops.clear()
+        self._kv.forget()

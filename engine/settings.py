@@ -36,6 +36,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     """Most tokens of one step (n_batch)."""
     ubatch_size: int | None = None
     """Most tokens of one pass through the graph (n_ubatch)."""
+    prefix_cache_mib: int = 1024
+    """Host memory for prefixes of prompts that no slot holds any more; 0 keeps none."""
     max_stall: float = 0.15
     """Seconds a step may take while anyone is decoding; sizes the prompt part of a step."""
     n_gpu_layers: int = AUTO_LAYERS

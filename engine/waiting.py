@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from engine.request import Priority
 from engine.sequence import RequestState
@@ -24,17 +25,17 @@ class WaitingQueue:
         users = self._users[state.request.priority]
         users.setdefault(state.request.user, deque()).append(state)
 
-    def pop(self) -> RequestState:
-        """The next request; its user goes to the end of the round. IndexError if empty."""
+    def pop(self, can_start: Callable[[RequestState], bool]) -> RequestState | None:
+        """The next request that can start; its user goes to the end of the round."""
         for users in self._users.values():
-            if users:
-                user, queue = next(iter(users.items()))
-                state = queue.popleft()
-                users.move_to_end(user)
-                if not queue:
-                    del users[user]
-                return state
-        raise IndexError("nobody is waiting")
+            for user, queue in users.items():
+                if can_start(queue[0]):
+                    state = queue.popleft()
+                    users.move_to_end(user)
+                    if not queue:
+                        del users[user]
+                    return state
+        return None
 
     def remove(self, state: RequestState) -> bool:
         """Take a request out of the line; False if it is not in it."""

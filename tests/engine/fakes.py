@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.batch import Batch, Clear, Drop, Logits, Restore, Rows, Save, Trim
 from engine.core import EngineCore, Outgoing
+from engine.kv_cache import KVCache
 from engine.request import Request, RequestDone, RequestFailed, TokenOutput
 from engine.sequence import RequestState
 
@@ -94,7 +95,9 @@ def make_core(runner: FakeRunner, **settings: object) -> EngineCore:
     """A core over `runner`, with small limits unless told otherwise."""
     options: dict[str, object] = {
         "context": 256,
-        "parallel": len(runner.memory),
+        "kv_cache": KVCache(
+            len(runner.memory), can_trim=runner.can_trim, budget=10_000, bytes_per_token=1
+        ),
         "batch_size": 64,
         "ubatch_size": 32,
         "max_stall": 0.15,

@@ -93,7 +93,7 @@ def test_n_choices_compute_the_prompt_once(n: int) -> None:
     assert sum(batch.n_tokens for batch in runner.batches) == 30 + n * 5
     harness.add(request("next", [1], 1))
     harness.run()
-    assert runner.saved == {}, "the copy of the prompt is dropped with the next step"
+    assert prompt not in runner.saved.values(), "the fork's copy is dropped with the next step"
 
 
 def test_forks_of_a_prompt_whose_first_choice_ends_at_once() -> None:

@@ -1,0 +1,199 @@
+"""Where a prefix comes from, what is kept of an idle slot, and that the budget holds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from engine.batch import Clear, Drop, Restore, Save, Trim
+from engine.kv_cache import KVCache, Prefill, Running
+from engine.request import Request, RequestDone, SamplingParams
+from tests.engine.fakes import FakeRunner, Harness, continuation, make_core
+
+SYSTEM = [i % 60 + 1 for i in range(100)]
+
+
+def cache(slots: int = 2, **settings: object) -> KVCache:
+    options: dict[str, object] = {"can_trim": True, "budget": 10_000, "bytes_per_token": 1}
+    return KVCache(slots, **(options | settings))  # type: ignore[arg-type]
+
+
+def test_the_next_turn_trims_its_own_slot() -> None:
+    kv = cache()
+    slot, cached = kv.acquire([1, 2, 3])
+    assert (slot, cached) == (0, 0)
+    kv.release(slot, [1, 2, 3, 9, 9])
+    assert kv.acquire([1, 2, 3, 9, 7, 7]) == (0, 4)
+    assert kv.take_ops() == [Trim(0, 4)]
+
+
+def test_the_last_token_is_always_computed() -> None:
+    kv = cache()
+    kv.release(kv.acquire([1, 2, 3])[0], [1, 2, 3])
+    assert kv.match_prefix([1, 2, 3]) == 2
+    assert kv.acquire([1, 2, 3]) == (0, 2)
+    far = cache(min_computed=64)
+    far.release(far.acquire(SYSTEM)[0], SYSTEM)
+    assert far.match_prefix(SYSTEM) == 36
+    assert far.match_prefix(SYSTEM[:64]) == 0
+
+
+def test_what_a_slot_held_moves_to_host_memory_and_back() -> None:
+    kv = cache(slots=1)
+    kv.release(kv.acquire(SYSTEM)[0], SYSTEM)
+    kv.release(kv.acquire([7] * 50)[0], [7] * 50)
+    assert kv.take_ops() == [Save(0, 1), Clear(0)]
+    assert kv.acquire([*SYSTEM, 5]) == (0, 100)
+    assert kv.take_ops() == [Save(0, 2), Restore(0, 1)]
+    assert kv.size == 150
+
+
+def test_a_better_slot_loses_nothing_worth_keeping() -> None:
+    """A new conversation takes a slot for its system prompt; the old one is copied first."""
+    kv = cache()
+    kv.release(kv.acquire([*SYSTEM, *[7] * 50])[0], [*SYSTEM, *[7] * 50])
+    assert kv.acquire([*SYSTEM, *[8] * 50]) == (0, 100)
+    assert kv.take_ops() == [Save(0, 1), Trim(0, 100)]
+
+
+def test_a_longer_copy_replaces_its_prefixes() -> None:
+    kv = cache(slots=1)
+    for end in (40, 70, 100):
+        kv.release(kv.acquire(SYSTEM[:end])[0], SYSTEM[:end])
+        kv.release(kv.acquire([end] * 3)[0], [])
+    assert kv.size == 100
+    drops = [op for op in kv.take_ops() if isinstance(op, Drop)]
+    assert len(drops) == 2
+
+
+def test_a_running_prefix_is_copied() -> None:
+    kv = cache()
+    slot, _ = kv.acquire(SYSTEM)
+    running = [Running(slot, SYSTEM[:90])]
+    assert kv.acquire([*SYSTEM[:80], 1, 2], running) == (1, 80)
+    assert kv.take_ops() == [Save(0, 1), Restore(1, 1), Trim(1, 80)]
+
+
+def test_who_waits_for_a_prefill_under_way() -> None:
+    kv = cache()
+    other = [*SYSTEM, 1, 2]
+    assert kv.worth_waiting(other, [Prefill(SYSTEM, 10)])
+    assert not kv.worth_waiting(other, [Prefill(SYSTEM, 100)]), "it can be copied now"
+    assert not kv.worth_waiting(other, [Prefill([9, *SYSTEM], 10)])
+    assert not kv.worth_waiting(SYSTEM[:20], [Prefill(SYSTEM, 0)]), "too short to wait for"
+    kv.release(kv.acquire(SYSTEM)[0], SYSTEM[:90])
+    assert not kv.worth_waiting(other, [Prefill(SYSTEM, 10)]), "most of it is there already"
+    assert not cache(can_trim=False).worth_waiting(other, [Prefill(SYSTEM, 10)])
+
+
+def test_the_budget_drops_the_least_recently_used() -> None:
+    kv = cache(slots=1, budget=120)
+    for token in (1, 2, 3):
+        kv.release(kv.acquire([token] * 50)[0], [token] * 50)
+    kv.acquire([9])
+    assert kv.size == 100
+    assert [op for op in kv.take_ops() if isinstance(op, Drop)] == [Drop(1)]
+    assert kv.match_prefix([1] * 60) == 0
+    assert kv.match_prefix([2] * 60) == 50
+
+
+def test_without_a_budget_nothing_is_copied() -> None:
+    kv = cache(slots=1, budget=0)
+    kv.release(kv.acquire(SYSTEM)[0], SYSTEM)
+    kv.acquire([7])
+    assert kv.take_ops() == [Clear(0)]
+
+
+def test_memory_that_cannot_be_trimmed_is_reused_whole_or_not() -> None:
+    kv = cache(can_trim=False)
+    kv.release(kv.acquire(SYSTEM)[0], SYSTEM)
+    assert kv.match_prefix([*SYSTEM[:50], 1, 2]) == 0
+    assert kv.match_prefix([*SYSTEM, 1, 2]) == 100
+    assert kv.acquire([*SYSTEM[:50], 1, 2]) == (1, 0)
+    assert kv.acquire([*SYSTEM, 1, 2]) == (0, 100)
+    assert kv.take_ops() == []
+
+
+def test_the_unified_layout_clears_idle_slots() -> None:
+    kv = cache(retain=False)
+    kv.release(kv.acquire(SYSTEM)[0], SYSTEM)
+    assert kv.take_ops() == [Save(0, 1), Clear(0)]
+    assert kv.acquire([*SYSTEM, 3])[1] == 100
+
+
+def request(name: str, prompt: list[int], **fields: object) -> Request:
+    greedy = SamplingParams(temperature=0)
+    options: dict[str, object] = {"max_tokens": 6, "sampling": greedy} | fields
+    return Request(id=name, prompt=prompt, **options)  # type: ignore[arg-type]
+
+
+def test_eight_users_with_one_new_system_prompt_compute_it_once() -> None:
+    runner = FakeRunner(slots=8)
+    harness = Harness(make_core(runner, ubatch_size=16))
+    prompts = {f"u{i}": [*SYSTEM, i + 1, 5] for i in range(8)}
+    answers = {name: harness.add(request(name, prompt)) for name, prompt in prompts.items()}
+    harness.run()
+    for name, prompt in prompts.items():
+        assert answers[name].texts == {0: continuation(prompt, 6)}
+    computed = sum(batch.n_tokens for batch in runner.batches)
+    assert computed == 102 + 7 * 2 + 8 * 5
+    ends = [answer.end for answer in answers.values()]
+    cached = sorted(end.usage.cached_tokens for end in ends if isinstance(end, RequestDone))
+    assert cached == [0] + [100] * 7
+
+
+def test_an_aborted_leader_does_not_leave_its_followers_waiting() -> None:
+    runner = FakeRunner(slots=4)
+    harness = Harness(make_core(runner, ubatch_size=16))
+    harness.add(request("leader", [*SYSTEM, 1]))
+    followers = {f"f{i}": [*SYSTEM, i + 2] for i in range(3)}
+    answers = {name: harness.add(request(name, prompt)) for name, prompt in followers.items()}
+    harness.step()
+    harness.core.abort("leader")
+    harness.run()
+    for name, prompt in followers.items():
+        assert answers[name].texts == {0: continuation(prompt, 6)}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_conversations_under_eviction_aborts_and_failures(seed: int, can_trim: bool) -> None:
+    """Every answer is the model's own continuation of exactly its prompt: no other's context."""
+    rng = random.Random(seed)
+    runner = FakeRunner(slots=3)
+    runner.can_trim = can_trim
+    kv = KVCache(3, can_trim=can_trim, min_computed=2, budget=600, bytes_per_token=1)
+    harness = Harness(make_core(runner, ubatch_size=24, kv_cache=kv))
+    systems = [[rng.randrange(1, 64) for _ in range(70)] for _ in range(3)]
+    history = {user: list(rng.choice(systems)) for user in range(6)}
+    expected: dict[str, str] = {}
+    for turn in range(25):
+        for user in rng.sample(range(6), 4):
+            message = [rng.randrange(1, 64) for _ in range(rng.randrange(1, 30))]
+            prompt = history[user] + message
+            name = f"{turn}-{user}"
+            expected[name] = continuation(prompt, 5)
+            harness.add(request(name, prompt, max_tokens=5, n=rng.choice([1, 1, 2])))
+            history[user] = prompt + [ord(letter) - 64 for letter in expected[name]]
+            if len(history[user]) > 180:
+                history[user] = list(rng.choice(systems))
+        for _ in range(rng.randrange(1, 12)):
+            if harness.core.scheduler.has_work:
+                harness.step()
+        if rng.random() < 0.3 and harness.core.states:
+            gone = rng.choice(list(harness.core.states))
+            harness.core.abort(gone)
+            del expected[gone]
+        if rng.random() < 0.1 and harness.core.scheduler.has_work:
+            runner.fail_next = True
+            with pytest.raises(RuntimeError):
+                harness.step()
+            for lost in harness.core.states:
+                del expected[lost]
+            harness.core.fail_all()
+        assert kv.size <= 600
+    harness.run()
+    for name, text in expected.items():
+        assert set(harness.answers[name].texts.values()) == {text}
+    assert kv.n_idle == 3
