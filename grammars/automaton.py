@@ -243,6 +243,36 @@ def of_texts(texts: Iterable[str]) -> Automaton:
     return minimize(Automaton(parts, tuple(map(tuple, delta)), tuple(accept)))
 
 
+def all_except(texts: Iterable[str]) -> Automaton:
+    """Every text but these: a trie whose every way out leads to "anything"."""
+    words = frozenset(texts)
+    alphabet = sorted({c for w in words for c in w})
+    column = {c: i for i, c in enumerate(alphabet)}
+    tails: dict[frozenset[str], int] = {words: 0}
+    queue = [words]
+    delta: list[list[int]] = []
+    for remaining in queue:
+        row = [-1] * (len(alphabet) + 1)
+        groups: dict[str, set[str]] = {}
+        for word in remaining:
+            if word:
+                groups.setdefault(word[0], set()).add(word[1:])
+        for first, rest in groups.items():
+            key = frozenset(rest)
+            if key not in tails:
+                tails[key] = len(queue)
+                queue.append(key)
+            row[column[first]] = tails[key]
+        delta.append(row)
+    anything = len(delta)
+    filled = [tuple(t if t >= 0 else anything for t in row) for row in delta]
+    filled.append((anything,) * (len(alphabet) + 1))
+    parts = [charset.intersect(charset.of(c), charset.UNIVERSE) for c in alphabet]
+    rest_of = charset.complement(charset.union(*parts))
+    accept = tuple("" not in remaining for remaining in queue)
+    return merge_parts(Automaton((*parts, rest_of), tuple(filled), (*accept, True)))
+
+
 def bound_length(
     a: Automaton, low: int, high: int | None, limit: int = DEFAULT_STATES
 ) -> Automaton:

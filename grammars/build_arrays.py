@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import nodes
+from . import build_unique, nodes
 from .errors import UnsupportedSchema
 from .nodes import EPSILON, NEVER, Literal, Node, Rule
 from .values import ArrayConstraint, Contains, both
@@ -21,7 +21,9 @@ def build(b: Builder, c: ArrayConstraint) -> Node:
     if c.high is not None and c.low > c.high:
         return NEVER
     if c.unique and (c.high is None or c.high > 1):
-        raise UnsupportedSchema("", "uniqueItems", "TODO")
+        if c.contains:
+            raise UnsupportedSchema("", "uniqueItems", "not together with contains")
+        return nodes.sequence(OPEN, build_unique.build(b, c), CLOSE)
     if c.contains:
         return nodes.sequence(OPEN, _counting(b, c), CLOSE)
     return nodes.sequence(OPEN, _plain(b, c), CLOSE)

@@ -22,6 +22,9 @@ from .values import (
 )
 
 
+Entry = Place | Goal | Values | tuple[Json]
+
+
 class Expander:
     """One compilation's schemas. A literal n > 0 is `table[n]`: a place in a schema, a JSON value
     (`const`) or a goal; -n is its negation. Number 1 is the schema `true`."""
@@ -31,7 +34,7 @@ class Expander:
         self.document = Document(schema, self.budget)
         self.algebra = Algebra(self)
         self.ignored: dict[str, None] = {}
-        self._table: list[Place | Goal | tuple[Json]] = [TRUE, TRUE]
+        self._table: list[Entry] = [TRUE, TRUE]
         self._numbers: dict[object, int] = {}
         self._values: dict[Goal, Values] = {TRUE: EVERYTHING, FALSE: NOTHING}
         self._active: set[int] = set()
@@ -54,6 +57,10 @@ class Expander:
         text = json.dumps(value, sort_keys=True)
         return frozenset((self._number(("const", text), (value,)),))
 
+    def known(self, values: Values) -> Goal:
+        """A goal for values in normal form."""
+        return frozenset((self._number(("values", values), values),))
+
     def negate(self, goal: Goal) -> Goal:
         if goal == TRUE:
             return FALSE
@@ -72,7 +79,7 @@ class Expander:
             return a
         return self.negate(self.negate(a) | self.negate(b))
 
-    def _number(self, key: object, entry: Place | Goal | tuple[Json]) -> int:
+    def _number(self, key: object, entry: Entry) -> int:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._table)
@@ -115,11 +122,13 @@ class Expander:
     def _negated(self, literal: int) -> Values:
         return self.algebra.complement(self._literal(literal))
 
-    def _expand(self, entry: Place | Goal | tuple[Json]) -> Values:
+    def _expand(self, entry: Entry) -> Values:
         if isinstance(entry, Place):
             return keywords.expand(self, entry)
         if isinstance(entry, frozenset):
             return self.values(entry)
+        if isinstance(entry, Values):
+            return entry
         return self.constant_values(entry[0])
 
     def _located(self, entry: object, keyword: str, make, argument) -> Values:  # type: ignore[no-untyped-def]

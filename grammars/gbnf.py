@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 from . import nodes, unroll
 from .charset import CharSet
@@ -183,6 +184,7 @@ def literal(text: str) -> str:
     return '"' + "".join('\\"' if c == '"' else _escape(c, "") for c in text) + '"'
 
 
+@lru_cache(maxsize=4096)
 def char_class(ranges: CharSet) -> str:
     parts = []
     for low, high in ranges:

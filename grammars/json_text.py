@@ -77,6 +77,19 @@ def escape_set(ranges: CharSet) -> Node:
     return nodes.choice(*options)
 
 
+@lru_cache(maxsize=4096)
+def shared_set(ranges: CharSet) -> Node:
+    """`escape_set`, as a rule where its text is long."""
+    node = escape_set(ranges)
+    return node if isinstance(node, Rule) or len(ranges) <= 2 else Rule("c", node)
+
+
+@lru_cache(maxsize=4096)
+def plain_set(ranges: CharSet) -> Node:
+    """A character of the set as itself, as a rule where its text is long."""
+    return Chars(ranges) if len(ranges) <= 4 else Rule("c", Chars(ranges))
+
+
 def escape(node: Node) -> Node:
     """Respell a node over characters as JSON text; the node has no `Rule` and no `Token`."""
     match node:

@@ -48,16 +48,23 @@ def expand(x: Expander, place: Place) -> Values:
         raise InvalidSchema("", "", "a schema must be an object or a boolean")
     if "$ref" in schema and x.document.dialect < 2019:
         return reference(x, place, "$ref")
+    if any(k in schema for k in unevaluated.KEYWORDS):
+        return unevaluated.expand(x, place)
+    return expand_groups(x, place)
+
+
+def expand_groups(x: Expander, place: Place, skip: tuple[str, ...] = ()) -> Values:
+    """All keywords but those in `skip`, together."""
     result = EVERYTHING
-    for keywords, make in GROUPS:
+    for names, make in GROUPS:
         if result == NOTHING:
             break
-        if any(k in schema for k in keywords):
+        if any(k in place.contents and k not in skip for k in names):
             result = x.algebra.intersect(result, make(x, place))
     return result
 
 
-def _typed(**parts: object) -> Values:
+def typed(**parts: object) -> Values:
     """Everything, except that one type is constrained."""
     full = {f: getattr(EVERYTHING, f) for f in EVERYTHING.__slots__}
     return Values(**{**full, **parts})
@@ -126,7 +133,7 @@ def number(x: Expander, place: Place) -> Values:
         parts.append(NumberConstraint(step=abs(Fraction(numbers.exact(step)))))
     result = EVERYTHING
     for part in parts:
-        result = x.algebra.intersect(result, _typed(numbers=(part,)))
+        result = x.algebra.intersect(result, typed(numbers=(part,)))
     return result
 
 
@@ -146,8 +153,8 @@ def string(x: Expander, place: Place) -> Values:
             x.ignored[f"{x.document.path_of(schema)}.format: {name}"] = None
     low, high = _count(schema, "minLength", 0), _count(schema, "maxLength", None)
     if high is not None and (low or 0) > high:
-        return _typed(strings=())
-    return _typed(strings=(StringConstraint(low or 0, high, frozenset(names)),))
+        return typed(strings=())
+    return typed(strings=(StringConstraint(low or 0, high, frozenset(names)),))
 
 
 def _count(schema: Json, keyword: str, default: int | None) -> int | None:
@@ -172,9 +179,9 @@ def array(x: Expander, place: Place) -> Values:
         contains = (Contains(0, x.goal(place, schema["contains"]), least or 0, most),)
     unique = schema.get("uniqueItems") is True
     if high is not None and low > high:
-        return _typed(arrays=())
+        return typed(arrays=())
     c = ArrayConstraint(prefix, x.goal(place, rest), low, high, contains, unique)
-    return _typed(arrays=() if x.algebra.array_is_empty(c) else (c,))
+    return typed(arrays=() if x.algebra.array_is_empty(c) else (c,))
 
 
 # ---------------------------------------------------------------------- objects
@@ -201,8 +208,8 @@ def object_(x: Expander, place: Place) -> Values:
     if any(g == FALSE and n in c.required for n, g in c.props) or (
         high is not None and max(low, len(c.required)) > high
     ):
-        return _typed(objects=())
-    return _typed(objects=(c,))
+        return typed(objects=())
+    return typed(objects=(c,))
 
 
 def patterned(x: Expander, place: Place) -> tuple[tuple[StringConstraint, Goal], ...]:
@@ -220,19 +227,30 @@ def bad_names(x: Expander, goal: Goal) -> tuple[tuple[StringConstraint, Goal], .
     return tuple((names, FALSE) for names in outside)
 
 
-def dependent(x: Expander, place: Place) -> Values:
-    """dependentRequired, dependentSchemas and both in one, dependencies."""
+def _dependent(x: Expander, place: Place, keyword: str) -> Values:
+    """For each name: it is absent, or what depends on it holds."""
     result = EVERYTHING
-    for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
-        for name, wanted in place.contents.get(keyword, {}).items():
-            if isinstance(wanted, list):
-                then = _typed(objects=(requiring(wanted),))
-            else:
-                then = x.values(x.goal(place, wanted))
-            present = x.algebra.intersect(then, Values(objects=(requiring([name]),)))
-            absent = _typed(objects=(ObjectConstraint(props=((name, FALSE),)),))
-            result = x.algebra.intersect(result, x.algebra.union(absent, present))
+    for name, wanted in place.contents[keyword].items():
+        if isinstance(wanted, list):
+            then = typed(objects=(requiring(wanted),))
+        else:
+            then = x.values(x.goal(place, wanted))
+        present = x.algebra.intersect(then, Values(objects=(requiring([name]),)))
+        absent = typed(objects=(ObjectConstraint(props=((name, FALSE),)),))
+        result = x.algebra.intersect(result, x.algebra.union(absent, present))
     return result
+
+
+def dependent_required(x: Expander, place: Place) -> Values:
+    return _dependent(x, place, "dependentRequired")
+
+
+def dependent_schemas(x: Expander, place: Place) -> Values:
+    return _dependent(x, place, "dependentSchemas")
+
+
+def dependencies(x: Expander, place: Place) -> Values:
+    return _dependent(x, place, "dependencies")
 
 
 def requiring(names: list[str]) -> ObjectConstraint:
@@ -310,6 +328,7 @@ GROUPS: tuple[Group, ...] = (
     (("oneOf",), one_of),
     (("not",), not_),
     (("if",), conditional),
-    (("dependentRequired", "dependentSchemas", "dependencies"), dependent),
-    (("unevaluatedProperties", "unevaluatedItems"), unevaluated.expand),
+    (("dependentRequired",), dependent_required),
+    (("dependentSchemas",), dependent_schemas),
+    (("dependencies",), dependencies),
 )  # fmt: skip

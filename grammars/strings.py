@@ -86,12 +86,12 @@ def to_automaton(c: StringConstraint) -> Automaton:
     """Over the characters of the strings, not over their JSON spelling."""
     if c.values is not None:
         return automaton.of_texts(c.values)
-    parts = [lookup(p).automaton for p in sorted(c.matches)] or [automaton.ANYTHING]
-    a = automaton.intersect(parts)
+    parts = [lookup(p).automaton for p in sorted(c.matches)]
+    if c.excluded:
+        parts.append(automaton.all_except(c.excluded))
+    a = automaton.intersect(parts or [automaton.ANYTHING])
     for name in sorted(c.avoids):
         a = automaton.difference(a, lookup(name).automaton)
-    if c.excluded:
-        a = automaton.difference(a, automaton.of_texts(c.excluded))
     if c.low or c.high is not None:
         a = automaton.bound_length(a, c.low, c.high)
     return a
@@ -100,10 +100,14 @@ def to_automaton(c: StringConstraint) -> Automaton:
 def is_empty(c: StringConstraint) -> bool:
     if c.values is not None:
         return not c.values
-    if not (c.matches or c.avoids or c.excluded):
-        return c.high is not None and c.low > c.high
-    if len(c.matches) == 1 and not c.avoids and not c.excluded and _simple_body(c) is not None:
-        return _simple_body(c) == NEVER
+    if c.high is not None and c.low > c.high:
+        return True
+    if not c.avoids and len(c.matches) <= 1:
+        simple = _simple_body(replace(c, excluded=frozenset()))
+        if simple == NEVER:
+            return True
+        if simple is not None and (not c.excluded or regex.lengths(simple)[1] is None):
+            return False  # finitely many are taken from infinitely many
     return to_automaton(c).is_empty()
 
 

@@ -11,7 +11,7 @@ from . import nodes
 from .automaton import Automaton
 from .charset import CharSet
 from .errors import LimitExceeded
-from .json_text import escape_set
+from .json_text import plain_set, shared_set
 from .nodes import EPSILON, NEVER, Chars, Node, Rule
 
 MAX_COMPONENT = 40
@@ -21,12 +21,12 @@ Spell = Callable[[CharSet], Node]
 
 
 def right_linear(a: Automaton, escaped: bool) -> Node:
-    return _Unroller(a, escape_set if escaped else Chars, False).run()
+    return _Unroller(a, shared_set if escaped else plain_set, False).run()
 
 
 def regular(a: Automaton, escaped: bool) -> Node:
     """Raises LimitExceeded where a loop has too many states to be said without recursion."""
-    return _Unroller(a, escape_set if escaped else Chars, True).run()
+    return _Unroller(a, shared_set if escaped else plain_set, True).run()
 
 
 class _Unroller:

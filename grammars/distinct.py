@@ -1,0 +1,67 @@
+"""Sequences whose members are shown to differ by the order they stand in.
+
+That two texts differ is not context-free, but it is implied where each text belongs to a later
+class than the one before it. The classes used here are the first character, the last character
+and the length; a sequence is accepted if one of the three grows strictly.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from . import nodes, strings
+from .nodes import EPSILON, NEVER, Literal, Node, Rule
+from .strings import StringConstraint
+
+COMMA = Literal(", ")
+_SINGLES = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
+_GROUPS = ("[0-9A-Z_]", "[a-d]", "[e-i]", "[j-n]", "[o-r]", "[s-z]")
+LONGEST = 24
+
+
+def chain(classes: list[Node], low: int, high: int | None, started: bool = False) -> Node:
+    """low..high of the classes, each at most once, in order; `started`: a comma comes first."""
+    if low > len(classes):
+        return NEVER
+    if high is not None and high >= len(classes):
+        high = None
+    cap = high if high is not None else max(low, 1)
+    after: list[Node] = [EPSILON if k >= low else NEVER for k in range(cap + 1)]
+    for index in range(len(classes) - 1, -1, -1):
+        row: list[Node] = []
+        for k in range(cap + 1):
+            options = [after[k]]
+            if classes[index] != NEVER and (high is None or k < high):
+                comma = COMMA if started or k else EPSILON
+                options.append(nodes.sequence(comma, classes[index], after[min(k + 1, cap)]))
+            node = nodes.choice(*(o for o in options if o != NEVER))
+            row.append(node if node in (EPSILON, NEVER) else Rule("next", node))
+        after = row
+    return after[0]
+
+
+@lru_cache(maxsize=8)
+def partitions(coarse: bool = False) -> tuple[tuple[StringConstraint, ...], ...]:
+    """Ways to split all strings into disjoint classes; `coarse` is one way with few classes."""
+    if coarse:
+        return (_by_character("^", "", list(_GROUPS)),)
+    singles = list(_SINGLES)
+    lengths = tuple(StringConstraint(low=n, high=n) for n in range(LONGEST))
+    return (
+        _by_character("^", "", singles),
+        _by_character("", "$", singles),
+        (*lengths, StringConstraint(low=LONGEST)),
+    )
+
+
+def _by_character(before: str, after: str, classes: list[str]) -> tuple[StringConstraint, ...]:
+    named = [f"p:{before}{c}{after}" for c in classes]
+    rest = StringConstraint(low=1, avoids=frozenset(named))
+    picked = (StringConstraint(matches=frozenset((name,))) for name in named)
+    return (StringConstraint(high=0), *picked, rest)
+
+
+def cut(texts: tuple[StringConstraint, ...], part: StringConstraint) -> list[StringConstraint]:
+    """The members of a union that lie in one class."""
+    pieces = (strings.intersect(t, part) for t in texts)
+    return [p for p in pieces if p is not None and not strings.is_empty(p)]
