@@ -49,7 +49,7 @@ SYSTEM, SYSTEM2 = "Rpolicy7", "Ypolicy8"
 CONTENT, CONTENT2 = "Kreply7", "Zreply8"
 THOUGHT = "Hmusing7"
 NAME, NAME2 = "wprobe_one", "gprobe_two"
-KEY, KEY2 = "xkey_one", "bkey_two"
+KEY, KEY2 = "akey_one", "bkey_two"  # in order: some templates sort
 VALUE, VALUE2 = "Qvalue7", "Nvalue8"
 RESULT = "Lresult7"
 ID, ID2 = "q7W2e9R4t", "m3N8b5V1c"  # nine letters and digits, as Mistral's templates demand
@@ -255,10 +255,14 @@ def _same_but_arguments(as_object: str, as_text: str) -> bool:
     before, _, after = as_text.partition(RAW_ARGUMENTS)
     if not (as_object.startswith(before) and as_object.endswith(after)):
         return False
+    printed = as_object[len(before) : len(as_object) - len(after)]
+    # Python's own print of a dict means that the template never expected an object.
+    return printed in (json.dumps({KEY: VALUE}), str({KEY: VALUE})) or _is_arguments(printed)
+
+
+def _is_arguments(text: str) -> bool:
     try:
-        return bool(
-            json.loads(as_object[len(before) : len(as_object) - len(after)]) == {KEY: VALUE}
-        )
+        return bool(json.loads(text) == {KEY: VALUE})
     except ValueError:
         return False
 
