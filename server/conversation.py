@@ -135,8 +135,13 @@ def _tokens(
 ) -> list[int]:
     tokenizer = model.engine.tokenizer
     tokens = tokenizer.encode(_render(model, messages, kwargs), add_special=True)
+    if not tokens:
+        raise InvalidRequest(
+            "the model's chat template prints nothing for these messages", loc=("body", "messages")
+        )
     # Template and vocabulary may each have put the token of the beginning; one is meant.
-    if tokens[:1] == tokens[1:2] == tokenizer.encode(model.engine.info.bos_token):
+    bos = model.engine.info.bos_token
+    if bos and tokens[:1] == tokens[1:2] == tokenizer.encode(bos):
         del tokens[0]
     return tokens
 

@@ -7,8 +7,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
+from server.connection import ClientDisconnected
 from server.errors import (
     BodyTooLarge,
     InvalidRequest,
@@ -38,7 +39,8 @@ class JsonBody(Generic[T]):
     async def read(self, request: Request, limit: int) -> tuple[T, list[str]]:
         """The body, and the names of its fields that mean nothing here.
 
-        Raises UnsupportedMediaType, BodyTooLarge (over `limit` bytes) and InvalidRequest.
+        Raises UnsupportedMediaType, BodyTooLarge (over `limit` bytes), InvalidRequest and
+        ClientDisconnected.
         """
         _check_content_type(request)
         return self.decode(await _read_bytes(request, limit))
@@ -88,10 +90,13 @@ async def _read_bytes(request: Request, limit: int) -> bytes:
     if int(request.headers.get("content-length", 0)) > limit:
         raise _too_large(limit)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _too_large(limit)
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise _too_large(limit)
+    except ClientDisconnect:
+        raise ClientDisconnected from None
     return bytes(body)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import APIError, AsyncOpenAI, BadRequestError, OpenAI
 from openai.types.chat import ChatCompletionChunk
 
 from tests.e2e.chat import MODEL, QUESTION, ask, text_of
@@ -114,3 +114,15 @@ async def test_asynchronous_answer(async_client: AsyncOpenAI, client: OpenAI) ->
 async def test_asynchronous_stream(async_client: AsyncOpenAI, client: OpenAI) -> None:
     stream = await async_client.chat.completions.create(**GREEDY, stream=True)
     assert joined([chunk async for chunk in stream]) == text_of(ask(client))
+
+
+def test_failure_midway_is_an_exception_of_the_client(client: OpenAI) -> None:
+    """Every token of the vocabulary is banned: no answer is possible."""
+    banned = {str(token): -100 for token in range(49152)}
+    with pytest.raises(BadRequestError) as refused:
+        client.chat.completions.create(**GREEDY, logit_bias=banned)
+    assert refused.value.code == "no_token_possible"
+    with pytest.raises(APIError) as failed:
+        list(client.chat.completions.create(**GREEDY, logit_bias=banned, stream=True))
+    assert failed.value.code == "no_token_possible"
+    assert failed.value.param == "logit_bias"

@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Message
 class Exchange:
     """One request and its answer, as far as it has come."""
 
-    def __init__(self, app: ASGIApp, scope: dict[str, Any], body: bytes) -> None:
+    def __init__(self, app: ASGIApp, scope: dict[str, Any], body: bytes, more_body: bool) -> None:
         self._incoming: asyncio.Queue[Message] = asyncio.Queue()
-        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": more_body})
         self._changed = asyncio.Event()
         self.status: int | None = None
         self.headers: dict[str, str] = {}
@@ -73,6 +73,7 @@ class Client:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         host: str = "127.0.0.1",
+        more_body: bool = False,
     ) -> Exchange:
         """Starts a request; bytes are sent as they are, all else as JSON."""
         raw = (
@@ -94,7 +95,7 @@ class Client:
             "client": (host, 50000),
             "server": ("127.0.0.1", 8080),
         }
-        return Exchange(self.app, scope, raw)
+        return Exchange(self.app, scope, raw, more_body)
 
     async def request(self, method: str, path: str, body: Any = None, **kwargs: Any) -> Exchange:
         """The whole exchange."""

@@ -128,6 +128,14 @@ async def test_stream_log_line_has_counts(client: Client, caplog: pytest.LogCapt
     assert "completion=5" in caplog.messages[-1]
 
 
+async def test_body_cut_short_is_a_499(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ingle.access")
+    exchange = client.begin("POST", CHAT, b'{"messages": [', more_body=True)
+    await exchange.hang_up()
+    assert exchange.status is None
+    assert " 499 " in caplog.messages[-1]
+
+
 async def test_log_line_cannot_be_forged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "ingle.access")
     await client.get("/x\nGET /forged 200")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.errors import InvalidModelFile, ModelLoadError
@@ -15,7 +16,7 @@ from server.app import create_app
 from server.config import ModelConfig, ServerConfig
 from server.models import Models
 from tests.server.asgi import Client
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import INFO, FakeEngine, FakeTokenizer
 
 pytestmark = pytest.mark.anyio
 
@@ -150,3 +151,45 @@ async def test_template_that_refuses_is_a_400() -> None:
         assert response.status == 400
         assert response.json()["error"]["param"] == "messages"
         assert "no cats" in response.json()["error"]["message"]
+
+
+async def test_template_that_prints_nothing_is_a_400() -> None:
+    config = ServerConfig(models=(model_config("m", template="{# silence #}"),))
+    models = Models(config.models, lambda config, progress: FakeEngine())  # type: ignore[arg-type,return-value]
+    app = create_app(config, models)
+    async with app.router.lifespan_context(app):
+        await models.wait_loaded()
+        response = await Client(app).chat(model="m")
+        assert response.status == 400
+        assert response.json()["error"]["param"] == "messages"
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ bos_token }}{{ messages[0].content }}", "{{ messages[0].content }}"]
+)
+async def test_one_token_of_the_beginning(start: str) -> None:
+    """Whether the template or the vocabulary puts it, or both."""
+    engine = BosEngine()
+    template = start + "{{ messages[0].content }}"
+    config = ServerConfig(models=(model_config("m", template=template),))
+    models = Models(config.models, lambda config, progress: engine)  # type: ignore[arg-type,return-value]
+    app = create_app(config, models)
+    async with app.router.lifespan_context(app):
+        await models.wait_loaded()
+        await Client(app).chat(model="m")
+        assert engine.tokenizer.decode(engine.requests[0].prompt) == "^Hi"
+
+
+class BosEngine(FakeEngine):
+    """Its vocabulary puts a token before every text."""
+
+    def __init__(self) -> None:
+        super().__init__(info=msgspec.structs.replace(INFO, bos_token="^"))
+        self.tokenizer = BosTokenizer()
+
+
+class BosTokenizer(FakeTokenizer):
+    def encode(
+        self, text: str, *, add_special: bool = False, parse_special: bool = True
+    ) -> list[int]:
+        return super().encode("^" + text if add_special else text)
