@@ -90,6 +90,43 @@ def plain_set(ranges: CharSet) -> Node:
     return Chars(ranges) if len(ranges) <= 4 else Rule("c", Chars(ranges))
 
 
+_ANY_REST = Rule("chars", nodes.repeat(CHARACTER, 0, None))
+MAX_NAME = 120
+
+
+@lru_cache(maxsize=4096)
+def _other_than(chars: frozenset[str]) -> Rule:
+    """A character that is none of these, then anything."""
+    ranges = charset.complement(charset.of("".join(sorted(chars))))
+    return Rule("other", nodes.sequence(escape_set(ranges), _ANY_REST))
+
+
+def all_except(texts: frozenset[str]) -> Node:
+    """The inside of every string but these (of at most MAX_NAME characters): a trie of ways out."""
+    built: dict[frozenset[str], Node] = {}
+    return _except(texts, built, 0)
+
+
+def _except(tails: frozenset[str], built: dict[frozenset[str], Node], depth: int) -> Node:
+    known = built.get(tails)
+    if known is None:
+        groups: dict[str, list[str]] = {}
+        for tail in tails:
+            if tail:
+                groups.setdefault(tail[0], []).append(tail[1:])
+        options: list[Node] = [_other_than(frozenset(groups))]
+        for char in sorted(groups):
+            rest = _except(frozenset(groups[char]), built, depth + 1)
+            options.append(nodes.sequence(Literal(quote(char)[1:-1]), rest))
+        known = nodes.choice(*options)
+        if "" not in tails:
+            known = nodes.optional(known)
+        if depth % 10 == 9 or (len(tails) > 1 and depth):
+            known = Rule("name", known)
+        built[tails] = known
+    return known
+
+
 def escape(node: Node) -> Node:
     """Respell a node over characters as JSON text; the node has no `Rule` and no `Token`."""
     match node:

@@ -56,11 +56,11 @@ def expand(x: Expander, place: Place) -> Values:
 def expand_groups(x: Expander, place: Place, skip: tuple[str, ...] = ()) -> Values:
     """All keywords but those in `skip`, together."""
     result = EVERYTHING
-    for names, make in GROUPS:
+    present = {GROUP_OF[k] for k in place.contents if k in GROUP_OF and k not in skip}
+    for index in sorted(present):
         if result == NOTHING:
             break
-        if any(k in place.contents and k not in skip for k in names):
-            result = x.algebra.intersect(result, make(x, place))
+        result = x.algebra.intersect(result, GROUPS[index][1](x, place))
     return result
 
 
@@ -332,3 +332,4 @@ GROUPS: tuple[Group, ...] = (
     (("dependentSchemas",), dependent_schemas),
     (("dependencies",), dependencies),
 )  # fmt: skip
+GROUP_OF = {keyword: index for index, (names, _) in enumerate(GROUPS) for keyword in names}

@@ -76,13 +76,21 @@ EPSILON = Sequence(())
 NEVER = Choice(())
 
 
+def is_never(node: Node) -> bool:
+    return type(node) is Choice and not node.options
+
+
+def is_epsilon(node: Node) -> bool:
+    return type(node) is Sequence and not node.items
+
+
 def sequence(*items: Node) -> Node:
     flat: list[Node] = []
     for item in items:
-        if item == NEVER:
-            return NEVER
-        if isinstance(item, Sequence):
+        if type(item) is Sequence:
             flat.extend(item.items)
+        elif type(item) is Choice and not item.options:
+            return NEVER
         else:
             flat.append(item)
     return flat[0] if len(flat) == 1 else Sequence(tuple(flat))
@@ -90,21 +98,23 @@ def sequence(*items: Node) -> Node:
 
 def choice(*options: Node) -> Node:
     flat: list[Node] = []
+    empty = False
     for option in options:
-        if isinstance(option, Choice):
+        if type(option) is Choice:
             flat.extend(option.options)
+        elif type(option) is Sequence and not option.items:
+            empty = True
         else:
             flat.append(option)
-    if any(o == EPSILON for o in flat):
-        return repeat(choice(*(o for o in flat if o != EPSILON)), 0, 1)
-    return flat[0] if len(flat) == 1 else Choice(tuple(flat))
+    node = flat[0] if len(flat) == 1 else Choice(tuple(flat))
+    return repeat(node, 0, 1) if empty else node
 
 
 def repeat(body: Node, low: int, high: int | None) -> Node:
     """body{low,high}; a body that can be empty is rewritten so that no loop runs on nothing."""
-    if high == 0 or body == EPSILON:
+    if high == 0 or is_epsilon(body):
         return EPSILON
-    if body == NEVER:
+    if is_never(body):
         return EPSILON if low == 0 else NEVER
     if low == 1 and high == 1:
         return body
@@ -168,8 +178,8 @@ def children(node: Node) -> Iterable[Node]:
     return ()
 
 
-def rules(root: Node) -> Iterator[Rule]:
-    """Every rule reachable from `root`, in order of first use."""
+def rules(root: Node, tokens: bool = True) -> Iterator[Rule]:
+    """Every rule reachable from `root`, those inside of tokens too unless told otherwise."""
     seen: set[int] = set()
     stack = [root]
     while stack:
@@ -179,4 +189,6 @@ def rules(root: Node) -> Iterator[Rule]:
                 continue
             seen.add(id(node))
             yield node
+        elif not tokens and isinstance(node, Token):
+            continue
         stack.extend(reversed(tuple(children(node))))

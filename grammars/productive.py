@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from . import nodes
-from .nodes import NEVER, Choice, Node, Repeat, Rule, Sequence, Token
+from .nodes import NEVER, Choice, Node, Repeat, Rule, Sequence
 
 
 def prune(root: Node) -> Node:
     """The same language without unproductive parts; rules are edited in place."""
-    rules = list(nodes.rules(root))
+    rules = list(nodes.rules(root, tokens=False))
     good: set[int] = set()
-    changed = True
-    while changed:
-        changed = False
-        for rule in reversed(rules):
-            if id(rule) not in good and _productive(rule.body, good):
+    left, before = rules[::-1], len(rules) + 1
+    while left and len(left) < before:
+        before = len(left)
+        still = []
+        for rule in left:
+            if _productive(rule.body, good):
                 good.add(id(rule))
-                changed = True
-    if len(good) < len(rules):
-        for rule in rules:
-            if id(rule) in good:
-                rule.body = _cut(rule.body, good)
+            else:
+                still.append(rule)
+        left = still
+    if not left:
+        return root
+    for rule in rules:
+        if id(rule) in good:
+            rule.body = _cut(rule.body, good)
     return _cut(root, good)
 
 
@@ -34,9 +38,7 @@ def _productive(node: Node, good: set[int]) -> bool:
             return any(_productive(o, good) for o in options)
         case Repeat(body, low, _):
             return low == 0 or _productive(body, good)
-        case Token(body):
-            return _productive(body, good)
-    return True
+    return True  # a token that matches nothing is never built
 
 
 def _cut(node: Node, good: set[int]) -> Node:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from . import automaton, charset, nodes
 from .automaton import Automaton
 from .nodes import EPSILON, NEVER, Chars, Node
-from .regex_automaton import determinize, has_assertion
+from .regex_automaton import Matcher, determinize, has_assertion
 from .regex_syntax import Anchor, Concat, Either, Loop, Regex, Set, parse
 
 ANY_TEXT = nodes.repeat(Chars(charset.UNIVERSE), 0, None)
@@ -34,18 +35,20 @@ class Pattern:
 
     @cached_property
     def automaton(self) -> Automaton:
-        if self.whole:
-            tree = Concat((Anchor("^"), self.tree, Anchor("$")))
-            return determinize(self.source, tree)
-        return determinize(self.source, self.tree)
+        return determinize(self.source, self.tree, (not self.whole, not self.whole))
 
     @cached_property
     def lengths(self) -> tuple[int, int | None] | None:
         """Bounds on the length of the texts in code points, where the node tells them."""
         return None if self.node is None else lengths(self.node)
 
+    @cached_property
+    def _matcher(self) -> Matcher:
+        return Matcher(self.source, self.tree, self.whole)
+
     def matches(self, text: str) -> bool:
-        return self.automaton.matches(text)
+        """Builds only the states that the text visits."""
+        return self._matcher.matches(text)
 
 
 @lru_cache(maxsize=2048)
@@ -114,6 +117,18 @@ def lengths(node: Node) -> tuple[int, int | None]:
         case nodes.Token(body):
             return lengths(body)
     return 1, 1
+
+
+def at_least(node: Node) -> float:
+    """A lower bound on the number of texts of a node without rules that is not NEVER."""
+    match node:
+        case Chars(ranges):
+            return sum(high - low + 1 for low, high in ranges)
+        case nodes.Sequence(items) | nodes.Choice(items) if items:
+            return max(at_least(i) for i in items)
+        case nodes.Repeat(body, _, high):
+            return math.inf if high is None else at_least(body)
+    return 1
 
 
 def _unrolled(node: Node) -> int:

@@ -125,6 +125,10 @@ def determinize(
     limit: int = automaton.DEFAULT_STATES,
 ) -> Automaton:
     """The texts in which `tree` matches; `search` says whether text may precede, and follow."""
+    return _subsets(pattern, tree, search, limit).run(limit)
+
+
+def _subsets(pattern: str, tree: Regex, search: tuple[bool, bool], limit: int) -> _Subsets:
     nfa = _Nfa(pattern, limit)
     start = nfa.state()
     if search[0]:
@@ -134,7 +138,29 @@ def determinize(
         after = nfa.edge(None, final)
         nfa.sets[after].append((charset.UNIVERSE, after))
         final = after
-    return _Subsets(nfa, start, final, search[1]).run(limit)
+    return _Subsets(nfa, start, final, search[1])
+
+
+class Matcher:
+    """Matches texts without building the whole automaton."""
+
+    def __init__(self, pattern: str, tree: Regex, whole: bool) -> None:
+        search = (not whole, not whole)
+        self._subsets = _subsets(pattern, tree, search, automaton.DEFAULT_STATES)
+        self._next: dict[tuple[object, int], object | None] = {}
+
+    def matches(self, text: str) -> bool:
+        subsets = self._subsets
+        state: object | None = subsets.initial
+        for char in text:
+            part = subsets.part_of(ord(char))
+            key = (state, part)
+            if key not in self._next:
+                self._next[key] = None if part < 0 else subsets.move(state, part)
+            state = self._next[key]
+            if state is None:
+                return False
+        return subsets.ends(state)
 
 
 
@@ -162,9 +188,16 @@ class _Subsets:
             offset += len(a.parts)
         return columns
 
+    @property
+    def initial(self) -> object:
+        return (START, (0,) * len(self.behind), frozenset(((self.start, frozenset()),)))
+
     def run(self, limit: int) -> Automaton:
-        initial = (START, (0,) * len(self.behind), frozenset(((self.start, frozenset()),)))
-        return automaton.explore(self.parts, initial, self.follow, self.ends, limit)
+        return automaton.explore(self.parts, self.initial, self.follow, self.ends, limit)
+
+    def part_of(self, point: int) -> int:
+        parts = enumerate(self.parts)
+        return next((i for i, ranges in parts if charset.contains(ranges, point)), -1)
 
     def closure(self, state: object, following: int) -> frozenset[Config]:
         key = (state, following)
@@ -207,30 +240,24 @@ class _Subsets:
         return duties if holds[condition.kind] else None
 
     def follow(self, state: object) -> Iterator[object | None]:
-        _, behind, configs = state  # type: ignore[misc]
-        if self.open_end and (self.final, frozenset()) in configs:
-            configs = frozenset(((self.final, frozenset()),))
-            state = (OTHER, behind, configs)
-        for part, kind in enumerate(self.kinds):
-            moved = set()
-            for source, duties in self.closure(state, kind):
-                for ranges, target in self.nfa.sets[source]:
-                    if part in self.members[ranges]:
-                        new = self.advance(duties, part)
-                        if new is not None:
-                            moved.add((target, new))
-            if not moved:
-                yield None
-            elif self.open_end and (self.final, frozenset()) in moved:
-                done = frozenset(((self.final, frozenset()),))
-                yield (OTHER, (0,) * len(self.behind), done)
-            else:
-                yield (kind if self.uses_previous else OTHER, self.look_back(behind, part),
-                       frozenset(moved))  # fmt: skip
+        return (self.move(state, part) for part in range(len(self.kinds)))
 
-    @property
-    def uses_previous(self) -> bool:
-        return self.nfa.boundaries
+    def move(self, state: object, part: int) -> object | None:
+        _, behind, _ = state  # type: ignore[misc]
+        moved = set()
+        for source, duties in self.closure(state, self.kinds[part]):
+            for ranges, target in self.nfa.sets[source]:
+                if part in self.members[ranges]:
+                    new = self.advance(duties, part)
+                    if new is not None:
+                        moved.add((target, new))
+        if not moved:
+            return None
+        if self.open_end and (self.final, frozenset()) in moved:
+            done = frozenset(((self.final, frozenset()),))
+            return (OTHER, (0,) * len(self.behind), done)
+        kind = self.kinds[part] if self.nfa.boundaries else OTHER
+        return (kind, self.look_back(behind, part), frozenset(moved))
 
     def advance(self, duties: Obligations, part: int) -> Obligations | None:
         if not duties:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from . import automaton, formats, nodes, regex
 from .automaton import Automaton
-from .json_text import STRING, quote, quoted
+from .json_text import MAX_NAME, STRING, all_except, quote, quoted
 from .nodes import NEVER, Dfa, Literal, Node, Token
 from .regex import Pattern
 
@@ -106,8 +106,8 @@ def is_empty(c: StringConstraint) -> bool:
         simple = _simple_body(replace(c, excluded=frozenset()))
         if simple == NEVER:
             return True
-        if simple is not None and (not c.excluded or regex.lengths(simple)[1] is None):
-            return False  # finitely many are taken from infinitely many
+        if simple is not None and regex.at_least(simple) > len(c.excluded):
+            return False
     return to_automaton(c).is_empty()
 
 
@@ -123,6 +123,8 @@ def to_node(c: StringConstraint) -> Node:
         return STRING
     if c.values is not None:
         return nodes.choice(*(Token(Literal(quote(v))) for v in c.values))
+    if c == replace(ANY, excluded=c.excluded) and max(map(len, c.excluded)) <= MAX_NAME:
+        return Token(nodes.sequence(Literal('"'), all_except(c.excluded), Literal('"')))
     return _quoted(body(c))
 
 
