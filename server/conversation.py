@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from server.chat.errors import TemplateError
 from server.errors import InvalidRequest, Loc, UnsupportedField, quote
@@ -26,23 +27,32 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-async def prompt_tokens(
+class Prompt(Struct, frozen=True):
+    """What the model reads: the template's text, and its tokens."""
+
+    text: str
+    tokens: list[int]
+
+
+async def prompt(
     model: ServedModel, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
-) -> list[int]:
-    """The tokens of a conversation up to where the assistant speaks. Raises InvalidRequest."""
+) -> Prompt:
+    """A conversation up to where the assistant speaks. Raises InvalidRequest."""
     dicts = template_messages(messages)
-    return await _off_loop_if(_size(messages), _tokens, model, dicts, kwargs)
+    return await _off_loop_if(_size(messages), _prompt, model, dicts, kwargs)
 
 
 async def prompt_text(
     model: ServedModel, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
 ) -> str:
-    """As `prompt_tokens`, before it is encoded."""
+    """As `prompt`, before it is encoded."""
     dicts = template_messages(messages)
     return await _off_loop_if(_size(messages), _render, model, dicts, kwargs)
 
 
-async def encode(model: ServedModel, text: str, *, add_special: bool, parse_special: bool) -> Any:
+async def encode(
+    model: ServedModel, text: str, *, add_special: bool, parse_special: bool
+) -> list[int]:
     """`text` as tokens; long ones in a thread."""
     tokenizer = model.engine.tokenizer
 
@@ -121,29 +131,25 @@ def _template_part(part: ContentPart, loc: Loc) -> dict[str, str]:
 
 def _render(model: ServedModel, messages: list[dict[str, Any]], kwargs: dict[str, Any]) -> str:
     try:
-        return model.template.render(messages, tools=None, add_generation_prompt=True, **kwargs)
+        text = model.format.render(messages, tools=None, add_generation_prompt=True, **kwargs)
     except TemplateError as error:
-        raise InvalidRequest(
-            f"the model's chat template does not take these messages: {error}",
-            loc=("body", "messages"),
-            code="chat_template_error",
-        ) from None
+        raise _refused(f"the model's chat template does not take these messages: {error}") from None
+    if not text:
+        raise _refused("the model's chat template prints nothing for these messages")
+    return text
 
 
-def _tokens(
-    model: ServedModel, messages: list[dict[str, Any]], kwargs: dict[str, Any]
-) -> list[int]:
+def _refused(message: str) -> InvalidRequest:
+    return InvalidRequest(message, loc=("body", "messages"), code="chat_template_error")
+
+
+def _prompt(model: ServedModel, messages: list[dict[str, Any]], kwargs: dict[str, Any]) -> Prompt:
+    text = _render(model, messages, kwargs)
     tokenizer = model.engine.tokenizer
-    tokens = tokenizer.encode(_render(model, messages, kwargs), add_special=True)
-    if not tokens:
-        raise InvalidRequest(
-            "the model's chat template prints nothing for these messages", loc=("body", "messages")
-        )
-    # Template and vocabulary may each have put the token of the beginning; one is meant.
-    bos = model.engine.info.bos_token
-    if bos and tokens[:1] == tokens[1:2] == tokenizer.encode(bos):
-        del tokens[0]
-    return tokens
+    tokens = tokenizer.encode(text)
+    if tokenizer.adds_bos and tokens[:1] != [tokenizer.bos]:
+        tokens.insert(0, tokenizer.bos)
+    return Prompt(text, tokens)
 
 
 def _size(messages: Sequence[ChatMessage]) -> int:

@@ -2,45 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.request import FinishReason, RequestDone, RequestFailed, TokenLogprob, TokenOutput
+from server.answers import ChoiceReader
+from server.chat.deltas import ContentDelta, ReasoningDelta
 
 if TYPE_CHECKING:
     from engine.stream import Stream
 
 
 class GeneratedChoice:
-    """The text of one choice and why it ended."""
+    """What one choice says and why it ended."""
 
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
+    def __init__(self, reader: ChoiceReader) -> None:
+        self._reader = reader
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
         self.logprobs: list[TokenLogprob] = []
-        self.n_tokens = 0
         self.finish_reason = FinishReason.STOP
         self.stop_reason: str | int | None = None
 
     @property
-    def text(self) -> str:
-        """The whole of it."""
-        return "".join(self._pieces)
+    def content(self) -> str:
+        """The answer itself."""
+        return "".join(self._content)
+
+    @property
+    def reasoning(self) -> str:
+        """The thought before it."""
+        return "".join(self._reasoning)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Tokens of the thought."""
+        return self._reader.reasoning_tokens
 
     def add(self, output: TokenOutput) -> None:
         """What one step brought."""
-        self._pieces.append(output.text)
+        for delta in self._reader.read(output):
+            match delta:
+                case ContentDelta():
+                    self._content.append(delta.text)
+                case ReasoningDelta():
+                    self._reasoning.append(delta.text)
         self.logprobs += output.logprobs
-        self.n_tokens += output.n_tokens
         if output.finish_reason is not None:
             self.finish_reason = output.finish_reason
             self.stop_reason = output.stop_reason
 
 
-async def collect(stream: Stream, n: int) -> tuple[list[GeneratedChoice], RequestDone]:
+async def collect(
+    stream: Stream, n: int, new_reader: Callable[[], ChoiceReader]
+) -> tuple[list[GeneratedChoice], RequestDone]:
     """The n choices in order, and the counts. Raises the EngineError that the request failed with.
 
     Whatever ends it, the engine is told to forget the request.
     """
-    choices = [GeneratedChoice() for _ in range(n)]
+    choices = [GeneratedChoice(new_reader()) for _ in range(n)]
     try:
         async for event in stream:
             match event:

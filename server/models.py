@@ -15,7 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineUnavailable, ModelLoadError
-from server.chat.template import ChatTemplate
+from server.answers import AnswerFormat
+from server.chat.errors import TemplateError
+from server.chat.format import ChatFormat
 from server.config import ModelConfig
 from server.errors import ModelNotFound
 
@@ -39,7 +41,7 @@ class LoadState(enum.StrEnum):
 
 
 class ServedModel:
-    """One model: its configuration and, once it is loaded, its engine and chat template."""
+    """One model: its configuration and, once it is loaded, its engine and chat format."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
@@ -49,7 +51,8 @@ class ServedModel:
         self.progress = 0.0
         self.failure: ModelLoadError | None = None
         self._engine: Engine | None = None
-        self._template: ChatTemplate | None = None
+        self._format: ChatFormat | None = None
+        self._answers: AnswerFormat | None = None
 
     @property
     def name(self) -> str:
@@ -81,23 +84,38 @@ class ServedModel:
         return self._engine
 
     @property
-    def template(self) -> ChatTemplate:
-        """Raises EngineUnavailable."""
-        if self._template is None:
+    def format(self) -> ChatFormat:
+        """How the model is spoken to; raises EngineUnavailable."""
+        if self._format is None:
             raise self._unavailable()
-        return self._template
+        return self._format
 
-    def load(self, load_engine: LoadEngine) -> tuple[Engine, ChatTemplate]:
+    @property
+    def answers(self) -> AnswerFormat:
+        """How it answers; raises EngineUnavailable."""
+        if self._answers is None:
+            raise self._unavailable()
+        return self._answers
+
+    def load(self, load_engine: LoadEngine) -> tuple[Engine, ChatFormat]:
         """Blocks; the parts that `serve` takes. Raises ModelLoadError."""
         engine = load_engine(self.config, self._report)
         info = engine.info
         source = self.config.chat_template or info.chat_template
-        return engine, ChatTemplate(source, info.bos_token, info.eos_token)
+        try:
+            format = ChatFormat.from_template(
+                source, bos_token=info.bos_token, eos_token=info.eos_token
+            )
+        except TemplateError as error:
+            raise ModelLoadError(f"{self.name}: {error}") from error
+        log.info("%s: %s", self.name, format.describe())
+        return engine, format
 
-    def serve(self, engine: Engine, template: ChatTemplate) -> None:
+    def serve(self, engine: Engine, format: ChatFormat) -> None:
         """Starts to answer; call on the event loop."""
         engine.start(asyncio.get_running_loop())
-        self._engine, self._template = engine, template
+        self._engine, self._format = engine, format
+        self._answers = AnswerFormat(format, engine.tokenizer)
         self.load_state = LoadState.READY
 
     def fail(self, failure: ModelLoadError) -> None:

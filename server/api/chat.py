@@ -44,6 +44,6 @@ class ChatCompletions:
             events = EventStream(stream, ChunkEncoder(call), self._config.keepalive)
             return with_ignored(events, ignored)
         async with Attendance(request.receive):
-            choices, done = await collect(stream, call.request.n)
+            choices, done = await collect(stream, call.request.n, call.new_reader)
         request.scope["request_log"].outcome(done)
         return with_ignored(json_response(completion(call, choices, done)), ignored)

@@ -11,6 +11,7 @@ from engine import request as engine
 from engine.request import Event, RequestDone, RequestFailed, TokenOutput
 from server import sse
 from server.api.chat_call import ChatCall
+from server.chat import deltas as chat
 from server.errors import error_body
 from server.generation import GeneratedChoice
 from server.protocol.chat_completions import (
@@ -44,7 +45,7 @@ def completion(
         created=call.created,
         model=call.model,
         choices=[_choice(index, choice, call) for index, choice in enumerate(choices)],
-        usage=usage(done),
+        usage=usage(done, sum(choice.reasoning_tokens for choice in choices)),
         service_tier=call.service_tier,
         system_fingerprint=call.fingerprint,
         metadata=UNSET if call.metadata is None else call.metadata,
@@ -65,6 +66,7 @@ class ChunkEncoder:
         usage = b',"usage":null' if call.include_usage else b""
         self._head = b"data: " + head[:-1] + b',"choices":['
         self._tail = b"]" + usage + b"}\n\n"
+        self._readers = [call.new_reader() for _ in range(call.request.n)]
 
     def opening(self) -> bytes:
         """The role of each choice."""
@@ -82,20 +84,15 @@ class ChunkEncoder:
                 return sse.event(_encoder.encode(error_body(event.error)))
 
     def _output(self, output: TokenOutput) -> bytes:
-        chunks = b""
-        if output.text or output.logprobs:
-            logprobs = token_logprobs(output.logprobs) if output.logprobs else None
-            chunks = self._chunk(ChunkChoice(output.index, Delta(content=output.text), logprobs))
+        index = output.index
+        chunks = [ChunkChoice(index, _delta(delta)) for delta in self._readers[index].read(output)]
+        if output.logprobs:
+            chunks = chunks or [ChunkChoice(index, Delta(content=""))]
+            chunks[-1].logprobs = token_logprobs(output.logprobs)
         if output.finish_reason is not None:
-            chunks += self._chunk(
-                ChunkChoice(
-                    output.index,
-                    Delta(),
-                    finish_reason=output.finish_reason,
-                    stop_reason=output.stop_reason,
-                )
-            )
-        return chunks
+            end = ChunkChoice(index, Delta(), None, output.finish_reason, output.stop_reason)
+            chunks.append(end)
+        return b"".join(map(self._chunk, chunks))
 
     def _chunk(self, choice: ChunkChoice) -> bytes:
         return b"".join((self._head, _encoder.encode(choice), self._tail))
@@ -103,13 +100,14 @@ class ChunkEncoder:
     def _counts(self, done: RequestDone) -> bytes:
         if not self._call.include_usage:
             return b""
+        thought = sum(reader.reasoning_tokens for reader in self._readers)
         counts = _encoder.encode(
-            {"usage": usage(done), "timings": timings(done, self._call.request.n)}
+            {"usage": usage(done, thought), "timings": timings(done, self._call.request.n)}
         )
         return b"".join((self._head, b"],", counts[1:], b"\n\n"))
 
 
-def usage(done: RequestDone) -> Usage:
+def usage(done: RequestDone, reasoning_tokens: int) -> Usage:
     """Token counts in OpenAI's words."""
     counts = done.usage
     return Usage(
@@ -117,7 +115,7 @@ def usage(done: RequestDone) -> Usage:
         completion_tokens=counts.completion_tokens,
         total_tokens=counts.prompt_tokens + counts.completion_tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=counts.cached_tokens),
-        completion_tokens_details=CompletionTokensDetails(),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=reasoning_tokens),
     )
 
 
@@ -156,11 +154,25 @@ def token_logprobs(tokens: Iterable[engine.TokenLogprob]) -> Logprobs:
     )
 
 
+def _delta(delta: chat.Delta) -> Delta:
+    match delta:
+        case chat.ContentDelta():
+            return Delta(content=delta.text)
+        case chat.ReasoningDelta():
+            return Delta(reasoning_content=delta.text, reasoning=delta.text)
+        case chat.CallDelta():
+            raise NotImplementedError("no tools are offered, so none is called")
+
+
 def _choice(index: int, choice: GeneratedChoice, call: ChatCall) -> Choice:
     wants_logprobs = call.request.logprobs is not None
     return Choice(
         index=index,
-        message=AssistantMessage(content=choice.text),
+        message=AssistantMessage(
+            content=choice.content,
+            reasoning_content=choice.reasoning or UNSET,
+            reasoning=choice.reasoning or UNSET,
+        ),
         finish_reason=choice.finish_reason,
         logprobs=token_logprobs(choice.logprobs) if wants_logprobs else None,
         stop_reason=choice.stop_reason,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 
 from msgspec import Struct
 
 from engine.request import Grammar, Request
-from server import prepare
+from server import conversation, prepare
+from server.answers import ChoiceReader
 from server.config import ServerConfig
-from server.conversation import prompt_tokens, template_kwargs
 from server.errors import InvalidRequest, UnsupportedField, quote
 from server.models import ServedModel
 from server.protocol.chat_completions import ChatCompletionRequest
@@ -23,6 +24,7 @@ class ChatCall(Struct, frozen=True, kw_only=True):
     """One request on its way: the engine's part, and the fields that the answer repeats."""
 
     request: Request
+    new_reader: Callable[[], ChoiceReader]
     model: str
     created: int
     fingerprint: str
@@ -39,19 +41,24 @@ async def prepare_chat(
     info = model.engine.info
     prepare.check(wire)
     refuse_unserved(wire)
-    prompt = await prompt_tokens(model, wire.messages, template_kwargs(wire))
+    kwargs = conversation.template_kwargs(wire)
+    prompt = await conversation.prompt(model, wire.messages, kwargs)
+    id = f"chatcmpl-{uuid.uuid4().hex}"
+    separate = wire.separate_reasoning is not False
     return ChatCall(
         request=prepare.request(
             wire,
-            prompt,
-            id=f"chatcmpl-{uuid.uuid4().hex}",
+            prompt.tokens,
+            id=id,
             context=info.context,
             n_vocab=info.n_vocab,
             client=client,
             max_tokens_cap=config.max_tokens,
             logprobs=top_logprobs(wire),
             grammar=grammar(wire),
+            special_tokens=model.answers.special_tokens,
         ),
+        new_reader=lambda: model.answers.reader(prompt.text, separate=separate, seed=id),
         model=model.name,
         created=int(time.time()),
         fingerprint=info.fingerprint,

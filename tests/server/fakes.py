@@ -49,9 +49,13 @@ INFO = ModelInfo(
 
 
 class FakeTokenizer:
-    """A token is a code point."""
+    """A token is a code point; no text of it is of the private use area."""
 
     n_vocab = N_VOCAB
+    adds_bos = False
+    bos = -1
+    control = frozenset(range(0xE000, 0xF900))
+    end_of_generation = frozenset({2})
 
     def encode(
         self, text: str, *, add_special: bool = False, parse_special: bool = True
