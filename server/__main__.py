@@ -7,6 +7,8 @@ import sys
 
 from engine.errors import ModelLoadError
 from server.config import ConfigError, load_config, misspelt_variables
+from server.loader import Loader
+from server.progress import open_display
 from server.startup import StartError, bind, check_files, prepare_environment
 
 
@@ -22,14 +24,18 @@ def main() -> int:
     prepare_environment(config)
     for line in misspelt_variables(os.environ):
         sys.stderr.write(f"warning: {line}\n")
-    # uvicorn, Starlette and NumPy take longer to import than everything above to run.
+    display = open_display()
+    loader = Loader(config, headers, display)
+    loader.begin(config.models[0])
+    # uvicorn, Starlette and the templates import while llama.cpp loads.
     from server.run import run_server
 
-    return run_server(config, headers, socket)
+    return run_server(config, socket, loader, display)
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit(130)
+        # A thread may be inside llama.cpp's loader and must not outlive the interpreter.
+        os._exit(130)

@@ -8,19 +8,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import uvicorn
 
-from engine.engine import Engine
-from engine.gguf_check import GGUFHeader
-from engine.probe import probe
 from server.app import create_app
-from server.config import ModelConfig, ServerConfig
+from server.config import ServerConfig
+from server.loader import Loader
 from server.models import Models
-from server.progress import Display, open_display, ready_line
+from server.progress import Display, ready_line
 from server.startup import url
 
 log = logging.getLogger("ingle.server")
@@ -53,11 +50,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_server(
-    config: ServerConfig, headers: Mapping[Path, GGUFHeader], listener: socket.socket
+    config: ServerConfig, listener: socket.socket, loader: Loader, display: Display
 ) -> int:
     """Serve until stopped; returns the exit code."""
-    display = open_display()
-    models = Models(config.models, Loader(config, headers, display))
+    models = Models(config.models, loader)
     server = Server(
         uvicorn.Config(
             create_app(config, models),
@@ -97,38 +93,6 @@ async def serve(server: Server, models: Models, listener: socket.socket, display
             sys.stderr.write(ready_line(model.name, model.engine.info, address) + "\n")
     await serving
     return code
-
-
-class Loader:
-    """Probes and loads one model; runs in the loading thread."""
-
-    def __init__(
-        self, config: ServerConfig, headers: Mapping[Path, GGUFHeader], display: Display
-    ) -> None:
-        self._config = config
-        self._headers = headers
-        self._display = display
-
-    def __call__(self, model: ModelConfig, report: Callable[[str, float], None]) -> Engine:
-        """Raises ModelLoadError."""
-
-        def show(step: str, fraction: float) -> None:
-            report(step, fraction)
-            self._display.show(model.name, step, fraction)
-
-        settings = model.settings
-        if self._config.probe:
-            result = probe(
-                settings,
-                header=self._headers[settings.path],
-                cache_dir=self._config.cache_dir,
-                on_step=show,
-            )
-            if result.warning:
-                log.warning(result.warning)
-            settings = result.apply(settings)
-        show("loading", 0.0)
-        return Engine.load(settings, lambda fraction: show("loading", fraction))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
