@@ -12,6 +12,7 @@ from server.chat.syntax import CallSyntax, core
 
 _KEY = re.compile(r"[^\s<>\"'=:,(){}\[\]/|]+")
 _KEYWORD = re.compile(r"\s*([\w.\-]+)\s*=\s*(.*)", re.DOTALL)
+_STRING = frozenset({"string"})
 _LONGEST_KEY = 256
 
 
@@ -129,7 +130,8 @@ class ParameterArguments(_Object):
         self._types: frozenset[str] | None = None
         self._quoted: bool | None = None
         self._closes = Markers([self._syntax.close.strip(), self._syntax.close_json.strip()])
-        self._tail = re.match(r"\s*", self._syntax.close[::-1].rstrip()[::-1])
+        close = self._syntax.close
+        self._tail = close[: len(close) - len(close.lstrip())]  # belongs to the marker
         self._value: list[str] = []
         self._streams = False
         self._space = ""
@@ -187,7 +189,7 @@ class ParameterArguments(_Object):
         is_text = as_text is Match.FULL
         self._quoted = is_text if self._syntax.typed else None
         self._types = self._tools.types(self._name, self._argument)
-        self._streams = bool(self._quoted) or (self._quoted is None and self._types == frozenset({"string"}))
+        self._streams = bool(self._quoted) or (self._quoted is None and self._types == _STRING)
         self._key(self._argument)
         if self._streams:
             self._emit('"')
@@ -231,7 +233,7 @@ class ParameterArguments(_Object):
             self._space += piece
 
     def _close(self) -> None:
-        tail = self._tail.group() if self._tail else ""
+        tail = self._tail
         if self._streams:
             space = self._space.removesuffix(tail) if tail else self._space
             self._emit(json.dumps(space, ensure_ascii=False)[1:-1] + '"')

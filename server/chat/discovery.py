@@ -118,7 +118,7 @@ class Probes:
         prompt: bool,
         settings: Mapping[str, Any] | None,
     ) -> str | None:
-        messages = [{"role": "user", "content": USER}, *rest]
+        messages: list[Message] = [{"role": "user", "content": USER}, *rest]
         text = self._render(messages, with_tools, prompt, settings or {})
         if text is None or USER not in text:
             return None

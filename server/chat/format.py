@@ -1,6 +1,7 @@
 """`ChatFormat`: everything about how one model is spoken to and how it answers."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +11,14 @@ from msgspec import Struct
 from server.chat.calls import GENERIC, stated_syntaxes
 from server.chat.discovery import Learned, learn, without_empty_thought
 from server.chat.errors import TemplateError
-from server.chat.messages import normalize, normalize_tools
+from server.chat.messages import normalize
 from server.chat.parser import Grammar, OutputParser
 from server.chat.syntax import CallSyntax, core
 from server.chat.template import ChatTemplate
 from server.chat.traits import NAME, USER, Message, probe_tool
 from server.chat.writer import write_calls
 
+_OTHER = "\ue000"  # begins no turn of a real conversation
 _SPLICE = "Zsplice{}Z"
 
 
@@ -107,7 +109,12 @@ class ChatFormat(Struct, frozen=True):
             prompt = self._render(messages[:-1], tools, True, settings)
         except TemplateError:
             return text
-        return self._composed(text, prompt, messages[-1])
+        other = {"role": "assistant", "content": _OTHER}
+        try:
+            unlike = self._render([*messages[:-1], other], tools, False, settings)
+        except TemplateError:
+            unlike = ""
+        return self._composed(text, prompt, messages[-1], os.path.commonprefix([text, unlike]))
 
     def _settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The template's own name for the switch of thinking."""
@@ -131,8 +138,8 @@ class ChatFormat(Struct, frozen=True):
             messages = self._with_tools(messages, tools)
         marked, spliced = self._mark_content(messages)
         adapted = normalize(marked, traits, self.write_calls)
-        listed = normalize_tools(tools, traits) if tools else None
-        text = self.template.render_exactly(adapted, listed, prompt, **settings)
+        listed = tools if traits.prints_tools else None
+        text = self.template.render_adapted(adapted, listed, prompt, **settings)
         return self._splice(text, spliced)
 
     def write_calls(self, calls: Sequence[Message]) -> str:
@@ -164,7 +171,8 @@ class ChatFormat(Struct, frozen=True):
             return messages, []
         if self.learned.content_open or self.learned.channels:
             return messages, []
-        marked, spliced = [], []
+        marked: list[Message] = []
+        spliced: list[tuple[str, str]] = []
         for message in messages:
             content, calls = message.get("content"), message.get("tool_calls")
             if (
@@ -191,7 +199,8 @@ class ChatFormat(Struct, frozen=True):
             text = (text[:start] + content + text[start:]).replace(mark, "")
         return text
 
-    def _composed(self, text: str, prompt: str, message: Message) -> str:
+    def _composed(self, text: str, prompt: str, message: Message, shared: str) -> str:
+        """`prompt` and the last turn of `text`; `shared` is what any such turn begins with."""
         thought = message.get("reasoning_content") or message.get("reasoning") or ""
         thought = thought.strip() if isinstance(thought, str) else ""
         if text.startswith(prompt) and thought in text[len(prompt) :]:
@@ -199,7 +208,7 @@ class ChatFormat(Struct, frozen=True):
         opening = self.opening_of(prompt)
         base = prompt[: len(prompt) - len(opening)]
         if not text.startswith(base):
-            return text
+            base = shared  # some templates print the turns before differently once they are over
         syntax = self.learned.thought
         body, opened = text[len(base) :], core(syntax.open) in core(opening)
         opened = opened and core(syntax.close) not in core(opening)

@@ -14,6 +14,7 @@ from server.chat.errors import TemplateError
 from server.chat.traits import Message, Traits
 
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
+_NULL = {"type": "null"}
 _JOINT = "\n\n"
 WriteCalls = Callable[[Sequence[Message]], str]
 
@@ -66,6 +67,38 @@ def normalize_tools(tools: Sequence[Message], traits: Traits) -> list[Message]:
             function.setdefault("parameters", {"type": "object", "properties": {}})
         adapted.append(function if traits.bare_tools else {**tool, "function": function})
     return adapted
+
+
+def simplify_tools(tools: Sequence[Message]) -> list[Message]:
+    """Tools whose properties have one plain type and a description each."""
+    simple = []
+    for tool in tools:
+        function = dict(tool.get("function", tool))
+        function["description"] = function.get("description") or ""
+        parameters = function.get("parameters") or {}
+        function["parameters"] = {"type": "object", "properties": {}, **_simple(parameters)}
+        simple.append({"type": "function", "function": function})
+    return simple
+
+
+def _simple(schema: Any) -> Any:
+    if not isinstance(schema, dict):
+        return schema
+    simple = dict(schema)
+    for union in ("anyOf", "oneOf", "allOf"):
+        branches = simple.pop(union, None)
+        if isinstance(branches, list) and "type" not in simple:
+            simple |= next((b for b in branches if isinstance(b, dict) and b != _NULL), {})
+    kinds = simple.get("type", "string")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    simple["type"] = next((kind for kind in kinds if kind != "null"), "string")
+    simple["description"] = simple.get("description") or ""
+    for key in ("items", "additionalProperties"):
+        if isinstance(simple.get(key), dict):
+            simple[key] = _simple(simple[key])
+    if isinstance(simple.get("properties"), dict):
+        simple["properties"] = {k: _simple(v) for k, v in simple["properties"].items()}
+    return simple
 
 
 def _plain(message: Message, index: int) -> Message:

@@ -125,9 +125,10 @@ class ObjectReader:
         if path == syntax.id_path:
             return "id"
         wanted = (syntax.name_path, syntax.arguments_path)
-        if path[:-1] == syntax.arguments_path[:-1] and self._arguments is None:
-            if path == syntax.arguments_path or path[-1] in _ARGUMENT_KEYS:
-                return "arguments"
+        is_argument_key = path == syntax.arguments_path or path[-1] in _ARGUMENT_KEYS
+        at_their_place = path[:-1] == syntax.arguments_path[:-1] and self._arguments is None
+        if is_argument_key and at_their_place:
+            return "arguments"
         return "inner" if any(path == whole[: len(path)] for whole in wanted) else "other"
 
     def _begin(self, role: str) -> None:

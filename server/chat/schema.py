@@ -20,7 +20,7 @@ _DEPTH = 8  # of references and unions
 
 
 class ToolSchemas(Struct, frozen=True):
-    """The parameters of the tools of one request, by name. `known` is false when none were given."""
+    """The parameters of a request's tools, by name; `known` is false when none were given."""
 
     known: bool
     parameters: dict[str, Mapping[str, Any]]

@@ -9,7 +9,7 @@ from jinja2 import TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
 
 from server.chat.errors import TemplateError
-from server.chat.messages import normalize, normalize_tools
+from server.chat.messages import normalize, normalize_tools, simplify_tools
 from server.chat.sandbox import MAX_TEXT, ChatEnvironment, with_budget
 from server.chat.traits import Message, Traits, probe_traits
 
@@ -81,8 +81,29 @@ class ChatTemplate:
         `kwargs` are variables of the template (enable_thinking, reasoning_effort, …).
         """
         adapted = normalize(messages, self.traits)
-        listed = normalize_tools(tools, self.traits) if tools else None
-        return self.render_exactly(adapted, listed, add_generation_prompt, **kwargs)
+        return self.render_adapted(adapted, tools, add_generation_prompt, **kwargs)
+
+    def render_adapted(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Message] | None,
+        add_generation_prompt: bool,
+        **kwargs: Any,
+    ) -> str:
+        """Adapted messages with tools as the request gave them.
+
+        Some templates know only plain types: should they fail, they are shown simpler schemas.
+        """
+        if not tools:
+            return self.render_exactly(messages, None, add_generation_prompt, **kwargs)
+        listed = normalize_tools(tools, self.traits)
+        try:
+            return self.render_exactly(messages, listed, add_generation_prompt, **kwargs)
+        except TemplateError as error:
+            simpler = normalize_tools(simplify_tools(tools), self.traits)
+            if error.kind == "raised" or simpler == listed:
+                raise
+            return self.render_exactly(messages, simpler, add_generation_prompt, **kwargs)
 
     def render_exactly(
         self,

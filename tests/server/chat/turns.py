@@ -83,7 +83,7 @@ TURNS: dict[str, Message] = {
     "reasoning-content-call": turn("I will look.", PARIS, thought="I need the tool."),
     "nested": turn(None, call("store", {"text": "t", "options": {"a": {"b": [1, {"c": "d"}]}}})),
     "unicode": turn(None, call("store", {"text": "Grüße, 世界 🌍 “x” é"})),
-    "quotes": turn(None, call("store", {"text": "say \"hi\", it's \\ fine", "code": "'a'"})),
+    "quotes": turn(None, call("store", {"text": 'say "hi", it\'s \\ fine', "code": "'a'"})),
     "newlines": turn(None, call("store", {"text": "one\ntwo\n\n  three\ttab"})),
     "code": turn(None, call("store", {"code": 'if (a < b && c > d) { return {"x": [1]}; }'})),
     "empty": turn(None, call("now", {})),
