@@ -30,7 +30,7 @@ def arguments_reader(
     if syntax.style == "parameters":
         return ParameterArguments(syntax, name, tools, collector)
     if syntax.style == "python":
-        return PythonArguments(name, tools, collector)
+        return PythonArguments(name, tools, collector, syntax.escapes)
     if syntax.style == "keyed":
         return KeyedArguments(syntax.quote, collector)
     return JsonArguments(collector, syntax.encoded)
@@ -181,12 +181,13 @@ class ParameterArguments(_Object):
     def _read_after_key(self, text: str, position: int, final: bool) -> tuple[int, Status | None]:
         position = skip_space(text, position)
         as_text, end = match_core(text, position, core(self._syntax.after_key))
-        as_json, json_end = match_core(text, position, core(self._syntax.after_key_json))
-        if as_text is Match.NO and as_json is Match.NO:
-            return position, Status.FAILED
-        if as_text is not Match.FULL and as_json is not Match.FULL:
-            return position, Status.FAILED if final else Status.MORE
+        others = [match_core(text, position, core(j)) for j in self._syntax.after_key_json]
+        found = [as_text, *(match for match, _ in others)]
+        if Match.FULL not in found:
+            waits = Match.PARTIAL in found and not final
+            return position, Status.MORE if waits else Status.FAILED
         is_text = as_text is Match.FULL
+        json_end = next((stop for match, stop in others if match is Match.FULL), end)
         self._quoted = is_text if self._syntax.typed else None
         self._types = self._tools.types(self._name, self._argument)
         self._streams = bool(self._quoted) or (self._quoted is None and self._types == _STRING)
@@ -246,11 +247,15 @@ class ParameterArguments(_Object):
 
 
 class PythonArguments(_Object):
-    """key=literal, … up to the closing parenthesis (which is left to the caller)."""
+    """key=literal, … up to the closing parenthesis (which is left to the caller).
 
-    def __init__(self, name: str, tools: ToolSchemas, collector: Collector) -> None:
+    Where the template does not escape strings, a quote ends one only before , ) ] } or :.
+    """
+
+    def __init__(self, name: str, tools: ToolSchemas, collector: Collector, escapes: bool) -> None:
         super().__init__(collector)
         self._keys = tools.keys(name)
+        self._escapes = escapes
         self._part: list[str] = []
         self._quote = ""
         self._escaped = False
@@ -261,7 +266,10 @@ class PythonArguments(_Object):
         while position < len(text):
             char = text[position]
             if self._quote:
-                self._in_quotes(char)
+                if char == self._quote and not self._escapes and not final:
+                    if skip_space(text, position + 1) >= len(text):
+                        break  # what follows decides
+                self._in_quotes(text, position)
             elif char in "\"'":
                 self._quote = char
             elif char in "([{":
@@ -277,16 +285,19 @@ class PythonArguments(_Object):
             elif char in ")]}":
                 self._depth -= 1
             position += 1
-        self._part.append(text[start:])
+        self._part.append(text[start:position])
         return position, Status.MORE
 
-    def _in_quotes(self, char: str) -> None:
+    def _in_quotes(self, text: str, position: int) -> None:
+        char = text[position]
         if self._escaped:
             self._escaped = False
-        elif char == "\\":
+        elif char == "\\" and self._escapes:
             self._escaped = True
         elif char == self._quote:
-            self._quote = ""
+            following = text[skip_space(text, position + 1) :][:1]
+            if self._escapes or following in ("", *",)]}:"):
+                self._quote = ""
 
     def _argument(self) -> bool:
         part = "".join(self._part)
@@ -301,14 +312,16 @@ class PythonArguments(_Object):
         else:
             return False
         self._key(key)
-        self._emit(json.dumps(_python_value(value.strip()), ensure_ascii=False))
+        self._emit(json.dumps(self._value(value.strip()), ensure_ascii=False))
         return True
 
-
-def _python_value(text: str) -> Any:
-    if text[:1] == "'":
-        return literal(f"({text})")[1] if literal(f"({text})")[0] else text[1:-1]
-    return literal(text)[1]
+    def _value(self, text: str) -> Any:
+        if text[:1] in ("'", '"') and text[-1:] == text[:1] and len(text) > 1:
+            if not self._escapes:
+                return text[1:-1]
+            is_literal, value = literal(f"({text})")
+            return value if is_literal else text[1:-1]
+        return literal(text)[1]
 
 
 class KeyedArguments(_Object):
@@ -356,7 +369,8 @@ class KeyedArguments(_Object):
         if not key or not parsed.take(":"):
             return False
         self._key(key)
-        self._emit(json.dumps(parsed.value(), ensure_ascii=False))
+        is_json, value = literal(parsed.rest())
+        self._emit(json.dumps(value if is_json else parsed.value(), ensure_ascii=False))
         return True
 
 
@@ -374,6 +388,9 @@ class _Keyed:
             return False
         self._at += len(mark)
         return True
+
+    def rest(self) -> str:
+        return self._text[self._at :]
 
     def key(self) -> str:
         if self.take(self._quote):

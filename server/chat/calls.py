@@ -1,6 +1,5 @@
 """Learn how a template writes tool calls: locate the name and the arguments in what it prints."""
 
-import ast
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -11,15 +10,12 @@ from msgspec.structs import replace
 
 from server.chat.syntax import (
     CallSyntax,
+    Lexer,
     ParameterSyntax,
     Piece,
     Style,
     ThoughtSyntax,
-    atoms,
-    common_prefix,
-    common_suffix,
     core,
-    tags,
 )
 from server.chat.traits import KEY, KEY2, NAME, NAME2, VALUE, VALUE2, Message, probe_call
 
@@ -29,12 +25,21 @@ _OTHER = "Wvalue9"
 _FIRST = {KEY: VALUE, KEY2: _OTHER}
 _SECOND = {KEY: VALUE2, KEY2: _OTHER}
 _NUMBER = 4207
+_OTHER_VALUES: tuple[tuple[Any, str], ...] = (
+    (_NUMBER, str(_NUMBER)),
+    (True, "[Tt]rue"),
+    (None, "None|null"),
+    ({"w": 1}, r"\{"),
+    ([_NUMBER], r"\["),
+)
+_TRICKY = "w'w\\w"
 
 
 class Turns(Protocol):
     """`discovery.Probes`, as far as calls need it."""
 
     template: Any
+    lexer: Lexer
 
     def body(self, *args: Any, **kwargs: Any) -> str | None: ...
 
@@ -50,13 +55,13 @@ class Core(Struct, frozen=True):
 
 
 def learn_call_syntaxes(
-    turns: Turns, thought: ThoughtSyntax, content_open: str, end: str
+    turns: Turns, thought: ThoughtSyntax, content: tuple[str, str], end: str
 ) -> tuple[tuple[CallSyntax, ...], str]:
     """The syntaxes of calls, the usual one first, and the marker that ends a turn of calls."""
     traits = turns.template.traits
     if not traits.prints_calls:
         return (), ""
-    found = _main_syntax(turns, thought, content_open, end, traits.many_calls)
+    found = _main_syntax(turns, thought, content, end, traits.many_calls)
     if found is None:
         return (), ""
     main, call_end = found
@@ -65,7 +70,7 @@ def learn_call_syntaxes(
 
 
 def _main_syntax(
-    turns: Turns, thought: ThoughtSyntax, content_open: str, end: str, many: bool
+    turns: Turns, thought: ThoughtSyntax, content: tuple[str, str], end: str, many: bool
 ) -> tuple[CallSyntax, str] | None:
     named = turns.template.traits.call_ids == "named"
     ids = (f"functions.{NAME}:0", f"functions.{NAME2}:1") if named else (_ID, _ID2)
@@ -74,17 +79,18 @@ def _main_syntax(
     text = turns.body(calls=[first, second])
     if text is None:
         return None
-    one = locate(text, NAME, _FIRST, ids[0])
-    two = locate(text, NAME2, _SECOND, ids[1], one.end if one else 0)
+    lexer = turns.lexer
+    one = locate(lexer, text, NAME, _FIRST, ids[0])
+    two = locate(lexer, text, NAME2, _SECOND, ids[1], one.end if one else 0)
     if one is None or two is None:
         return None
     pieces = _with_index(one.pieces, two.pieces)
-    before = _strip_opening(text[: one.start], thought, content_open)
+    before = _strip_opening(lexer, text[: one.start], thought, content)
     middle, after = text[one.end : two.start], text[two.end :]
-    after, call_end = _cut_end(after, middle, end, many)
-    call_close = common_prefix(middle, after) if many else after
+    after, call_end = _cut_end(lexer, after, middle, end, many)
+    call_close = lexer.common_prefix(middle, after) if many else after
     rest = middle[len(call_close) :]
-    call_open = common_suffix(before, rest) if many else ""
+    call_open = lexer.common_suffix(before, rest) if many else ""
     syntax = CallSyntax(
         style=one.style,
         pieces=pieces,
@@ -100,37 +106,42 @@ def _main_syntax(
         syntax = _with_typed_parameters(turns, syntax)
     elif syntax.style in ("python", "keyed"):
         syntax = _with_words(turns, syntax)
-    return replace(syntax, triggers=triggers_of(syntax)), call_end
+    syntax = replace(syntax, triggers=triggers_of(lexer, syntax))
+    bare_after_content = not syntax.triggers and turns.template.traits.content_with_calls
+    return replace(syntax, in_text=bare_after_content), call_end
 
 
-def _strip_opening(text: str, thought: ThoughtSyntax, content_open: str) -> str:
+def _strip_opening(
+    lexer: Lexer, text: str, thought: ThoughtSyntax, content: tuple[str, str]
+) -> str:
     """What stands before the first call, without an empty thought and empty content."""
     opened, closed = (re.escape(t.strip()) for t in (thought.open, thought.close))
     text = re.sub(rf"^\s*(?:{opened})?\s*{closed}\s*", "", text, count=1)
-    if core(content_open) and tags(content_open):
-        begin = text.find(content_open.strip())
-        if begin >= 0 and not core(text[:begin]):
-            text = text[begin + len(content_open.strip()) :]
+    if lexer.markers(content[0]):
+        for marker in content:
+            begin = text.find(marker.strip())
+            if core(marker) and begin >= 0 and not core(text[:begin]):
+                text = text[begin + len(marker.strip()) :]
     return text
 
 
-def _cut_end(after: str, middle: str, end: str, many: bool) -> tuple[str, str]:
+def _cut_end(lexer: Lexer, after: str, middle: str, end: str, many: bool) -> tuple[str, str]:
     """The text after the last call up to the end of the turn, and the marker that ends it."""
     if end and end in after:
         return after[: after.index(end)], end
-    close = common_prefix(middle, after) if many else ""
-    found = tags(after[len(close) :])
+    close = lexer.common_prefix(middle, after) if many else ""
+    found = lexer.markers(after[len(close) :])
     if not found:
         return after.rstrip("\n"), ""
     position = after.rindex(found[-1])
     return after[:position], found[-1]
 
 
-def triggers_of(syntax: CallSyntax) -> tuple[str, ...]:
+def triggers_of(lexer: Lexer, syntax: CallSyntax) -> tuple[str, ...]:
     """The markers that open a call in free text; none where a call is bare JSON or a bare name."""
     found: list[str] = []
     for text in (syntax.section_open, syntax.call_open):
-        words = [atom for atom in atoms(text) if core(atom)]
+        words = [atom for atom in lexer.atoms(text) if core(atom)]
         if words and core(text) not in ("[", "{"):
             found.append(words[0].strip())
             later = [w for w in words[1:] if w.startswith("<") and syntax.style == "parameters"]
@@ -138,7 +149,9 @@ def triggers_of(syntax: CallSyntax) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def locate(text: str, name: str, arguments: Message, call_id: str, start: int = 0) -> Core | None:
+def locate(
+    lexer: Lexer, text: str, name: str, arguments: Message, call_id: str, start: int = 0
+) -> Core | None:
     """Where the call of `name` with `arguments` stands in `text` after `start`."""
     span = _json_span(text, arguments, start)
     if span is not None:
@@ -146,7 +159,7 @@ def locate(text: str, name: str, arguments: Message, call_id: str, start: int = 
         return _in_object(text, name, begin, end, call_id, start, encoded) or _name_first(
             text, name, begin, end, call_id, start, encoded
         )
-    return _by_parts(text, name, arguments, start)
+    return _by_parts(lexer, text, name, arguments, start)
 
 
 def _json_span(text: str, arguments: Message, start: int) -> tuple[int, int, bool] | None:
@@ -275,7 +288,7 @@ def _with_index(one: tuple[Piece, ...], two: tuple[Piece, ...]) -> tuple[Piece, 
     return tuple(pieces)
 
 
-def _by_parts(text: str, name: str, arguments: Message, start: int) -> Core | None:
+def _by_parts(lexer: Lexer, text: str, name: str, arguments: Message, start: int) -> Core | None:
     """The name, then each argument on its own: markers, keywords or an object without quotes."""
     (key, value), (key2, value2) = arguments.items()
     at = text.find(name, start)
@@ -294,7 +307,7 @@ def _by_parts(text: str, name: str, arguments: Message, start: int) -> Core | No
     labelled = re.fullmatch(r"\s*:\s*(\S+)", between)
     if labelled and after_name.rstrip().endswith("{") and joint.startswith(labelled.group(1)):
         return _bracketed(text, at, name, after_name, rest, "}", "keyed", labelled.group(1))
-    return _marked(text, at, name, after_name, between, joint, rest)
+    return _marked(lexer, text, at, name, after_name, between, joint, rest)
 
 
 def _bracketed(
@@ -316,11 +329,18 @@ def _bracketed(
 
 
 def _marked(
-    text: str, at: int, name: str, after_name: str, between: str, joint: str, rest: str
+    lexer: Lexer,
+    text: str,
+    at: int,
+    name: str,
+    after_name: str,
+    between: str,
+    joint: str,
+    rest: str,
 ) -> Core | None:
-    close = common_prefix(joint, rest)
+    close = lexer.common_prefix(joint, rest)
     remains = joint[len(close) :]
-    opened = common_suffix(after_name, remains)
+    opened = lexer.common_suffix(after_name, remains)
     if not core(opened + between) or not core(close):
         return None
     parameters = ParameterSyntax(
@@ -328,7 +348,7 @@ def _marked(
         after_key=between,
         close=close,
         separator=remains[: len(remains) - len(opened)],
-        after_key_json=between,
+        after_key_json=(between,),
         close_json=close,
     )
     lead = after_name[: len(after_name) - len(opened)]
@@ -339,26 +359,33 @@ def _marked(
 
 
 def _with_typed_parameters(turns: Turns, syntax: CallSyntax) -> CallSyntax:
-    """Look at a number as well: some templates mark what is a string and what is JSON."""
+    """Look at other values as well: some templates mark what is a string and what is JSON."""
     assert syntax.parameters is not None
-    text = turns.body(calls=[probe_call(NAME, {KEY: _NUMBER}, _ID)]) or ""
-    number = str(_NUMBER)
-    at = text.find(KEY)
-    spot = text.find(number, at)
-    if at < 0 or spot < 0:
+    words = len(turns.lexer.atoms(syntax.parameters.close))
+    before, close_json, python_words = [], syntax.parameters.close, False
+    for value, shown in _OTHER_VALUES:
+        text = turns.body(calls=[probe_call(NAME, {KEY: value}, _ID)]) or ""
+        at = text.find(KEY)
+        found = re.search(shown, text[at:]) if at >= 0 else None
+        if found is None:
+            continue
+        before.append(text[at + len(KEY) : at + found.start()])
+        python_words = python_words or found.group() in ("True", "None")
+        if value == _NUMBER:
+            close_json = "".join(turns.lexer.atoms(text[at + found.end() :])[:words])
+    if not before:
         return syntax
-    words = len(atoms(syntax.parameters.close))
-    close = "".join(atoms(text[spot + len(number) :])[:words])
     parameters = replace(
-        syntax.parameters, after_key_json=text[at + len(KEY) : spot], close_json=close
+        syntax.parameters, after_key_json=tuple(dict.fromkeys(before)), close_json=close_json
     )
-    python_words = "True" in (turns.body(calls=[probe_call(NAME, {KEY: True}, _ID)]) or "")
     return replace(syntax, parameters=parameters, python_words=python_words)
 
 
 def _with_words(turns: Turns, syntax: CallSyntax) -> CallSyntax:
+    """How truth values and awkward strings are printed."""
     text = turns.body(calls=[probe_call(NAME, {KEY: True}, _ID)]) or ""
-    return replace(syntax, python_words="True" in text)
+    tricky = turns.body(calls=[probe_call(NAME, {KEY: _TRICKY}, _ID)]) or ""
+    return replace(syntax, python_words="True" in text, escapes=_TRICKY not in tricky)
 
 
 def _special_syntaxes(
@@ -369,7 +396,7 @@ def _special_syntaxes(
     if "builtin_tools" in template.variables:
         call = [probe_call(NAME, _FIRST, _ID)]
         text = turns.body(calls=call, settings={"builtin_tools": [NAME]}) or ""
-        found = locate(text, NAME, _FIRST, _ID)
+        found = locate(turns.lexer, text, NAME, _FIRST, _ID)
         opened = text[: found.start] if found else ""
         if found and core(opened) and core(opened) != core(main.first_open):
             special = CallSyntax(
@@ -379,14 +406,15 @@ def _special_syntaxes(
                 parallel=False,
                 **found.details,
             )
-            yield replace(special, triggers=triggers_of(special))
+            yield replace(special, triggers=triggers_of(turns.lexer, special))
             if main.style == "json_object":  # the same marker also stands before usual calls
-                yield replace(main, call_open=opened, triggers=triggers_of(special))
+                yield replace(main, call_open=opened, triggers=triggers_of(turns.lexer, special))
     if "python" in template.attributes:
         text = turns.body(calls=[probe_call("python", _FIRST, _ID)]) or ""
         span = _json_span(text, _FIRST, 0)
         opened = text[: span[0]] if span else ""
-        if span and len(tags(opened)) == 1 and "python" not in opened.replace(tags(opened)[0], ""):
+        found_tags = turns.lexer.markers(opened)
+        if span and len(found_tags) == 1 and "python" not in opened.replace(found_tags[0], ""):
             special = CallSyntax(
                 style="name_then_json",
                 pieces=(Piece(slot="arguments"),),
@@ -394,15 +422,15 @@ def _special_syntaxes(
                 parallel=main.parallel,
                 fixed_name="python",
             )
-            yield replace(special, triggers=triggers_of(special))
+            yield replace(special, triggers=triggers_of(turns.lexer, special))
 
 
-def stated_syntaxes(prompt: str, without: str) -> Sequence[CallSyntax]:
+def stated_syntaxes(lexer: Lexer, prompt: str, without: str) -> Sequence[CallSyntax]:
     """For templates that list tools but print no calls: shapes suggested by their markers.
 
     `prompt` is the prompt with tools, `without` the one without.
     """
-    said = [tag for tag in tags(prompt) if tag not in without]
+    said = [tag for tag in lexer.markers(prompt) if tag not in without]
     for tag in said:
         plain = core(tag).lower()
         if plain in ("<|tool_call|>", "<tool_call>", "[tool_calls]"):
@@ -461,15 +489,3 @@ GENERIC = CallSyntax(
     name_path=("name",),
     arguments_path=("arguments",),
 )
-
-
-def literal_value(text: str) -> tuple[bool, Any]:
-    """A JSON or Python literal, and whether it was one."""
-    try:
-        return True, json.loads(text)
-    except ValueError:
-        pass
-    try:
-        return True, ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return False, text

@@ -81,6 +81,10 @@ class Collector:
             self.calls[-1].arguments.append(fragment)
             self._deltas.append(CallDelta(len(self.calls) - 1, fragment))
 
+    @property
+    def has_content(self) -> bool:
+        return bool(self._content)
+
     def _new_id(self) -> str:
         text = f"{self._seed}/{len(self.calls)}".encode()
         digest = hashlib.blake2b(text, digest_size=12).hexdigest()

@@ -11,11 +11,9 @@ from server.chat.errors import TemplateError
 from server.chat.syntax import (
     CallSyntax,
     ChannelSyntax,
+    Lexer,
     ThoughtSyntax,
-    common_prefix,
-    common_suffix,
     core,
-    tags,
 )
 from server.chat.template import ChatTemplate
 from server.chat.traits import (
@@ -24,6 +22,7 @@ from server.chat.traits import (
     NAME,
     NAME2,
     RESULT,
+    SYSTEM,
     THOUGHT,
     USER,
     USER2,
@@ -66,6 +65,20 @@ class Probes:
         off: list[dict[str, Any]] = [{self.switch: False}] if self.switch else []
         self.settings: list[dict[str, Any]] = [{}, *on, *off]
         self.header = ""
+        self.lexer = Lexer(self._sample())
+
+    def _sample(self) -> str:
+        """A conversation with everything in it."""
+        call = probe_call(NAME, {KEY: VALUE}, "call_1")
+        turn = {"role": "assistant", "content": CONTENT, "reasoning_content": THOUGHT}
+        messages: list[Message] = [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": USER},
+            {**turn, "tool_calls": [call]},
+            {"role": "tool", "content": RESULT, "tool_call_id": "call_1"},
+        ]
+        whole = self._render([*messages, turn], True, False, {})
+        return whole or self._render([messages[1], turn], False, True, {}) or ""
 
     def turn(
         self,
@@ -148,8 +161,12 @@ def learn(template: ChatTemplate) -> Learned:
     plain = probes.body(CONTENT) or probes.body(CONTENT, settings={probes.switch: True}) or ""
     before, _, after = plain.partition(CONTENT)
     content_open = without_empty_thought(before, thought)
-    end, content_close, content_tail = _turn_end(after, content_open, template.eos_token)
-    calls, call_end = learn_call_syntaxes(probes, thought, content_open, end)
+    if core(content_open) == core(thought.open):
+        content_open = ""  # the template expects content that brings its own thought
+    end, content_close, content_tail = _turn_end(
+        probes.lexer, after, content_open, template.eos_token
+    )
+    calls, call_end = learn_call_syntaxes(probes, thought, (content_open, content_close), end)
     header, opening = _prompt_parts(probes, end)
     ends = (end, call_end, template.eos_token.strip())
     return Learned(
@@ -158,7 +175,7 @@ def learn(template: ChatTemplate) -> Learned:
         thought=thought,
         content_open=content_open if core(content_open) else "",
         content_close=content_close,
-        content_lead="" if core(content_open) else content_open,
+        content_lead=content_open[len(content_open.rstrip()) :],
         content_tail=content_tail,
         ends=tuple(dict.fromkeys(e for e in ends if e)),
         calls=calls,
@@ -177,7 +194,7 @@ def _whole_header(probes: Probes) -> str:
     found = [re.split(f"{CONTENT}|{NAME}", text)[0] for text in texts if text is not None]
     header = found[0] if found else ""
     for text in found[1:]:
-        shared = common_prefix(header, text)
+        shared = probes.lexer.common_prefix(header, text)
         # A switch may write into the user's turn ("/no_think"): that says nothing about ours.
         header = shared if core(shared) else header
     return header
@@ -191,13 +208,17 @@ def _prompt_parts(probes: Probes, end: str) -> tuple[str, str]:
         generated = prompt[len(closed) :]
     else:
         after_result = probes.after_result() or ""
-        generated = common_suffix(prompt, after_result)
+        generated = probes.lexer.common_suffix(prompt, after_result)
     header = probes.header
     start = max((k for k in range(len(generated) + 1) if header.endswith(generated[:k])), default=0)
     own = generated[:start]
     if end and own.startswith(end):
         own = own[len(end) :].lstrip()
-    return own, prompt[len(header) :] if prompt.startswith(header) else ""
+    found = probes.lexer.markers(header)
+    if not own and found:
+        last = header[header.rindex(found[-1]) :]
+        own = last if last in generated else ""
+    return own, prompt.rsplit(own, 1)[-1] if own in prompt and own else ""
 
 
 def _thought(probes: Probes) -> ThoughtSyntax | None:
@@ -209,7 +230,7 @@ def _thought(probes: Probes) -> ThoughtSyntax | None:
         if not core(opened):
             opened = _peel_last_tag(probes) + opened
         rest = re.split(f"{CONTENT}|{NAME}", after)[0]
-        found = tags(rest)
+        found = probes.lexer.markers(rest)
         close = rest[: rest.index(found[0]) + len(found[0])] if found else rest
         if core(opened) and core(close):
             space = re.match(r"\s*", rest[len(close) :])
@@ -228,7 +249,7 @@ def _thought_turns(probes: Probes) -> Iterator[str]:
 
 def _peel_last_tag(probes: Probes) -> str:
     """Where every turn opens a thought, the opening is the last tag of the header."""
-    found = tags(probes.header)
+    found = probes.lexer.markers(probes.header)
     if not found:
         return ""
     start = probes.header.rindex(found[-1])
@@ -242,7 +263,7 @@ def _customary_thought(probes: Probes) -> ThoughtSyntax:
     openings = [probes.prompt(s) or "" for s in probes.settings] + [probes.turn(CONTENT) or ""]
     source = probes.template.source
     for text in [*openings, source]:
-        for tag in tags(text):
+        for tag in Lexer().markers(text):
             close = _closing_of(tag)
             if close and close in source:
                 if probes.header.rstrip().endswith(tag):
@@ -267,11 +288,11 @@ def without_empty_thought(text: str, thought: ThoughtSyntax) -> str:
     return re.sub(rf"^\s*(?:{opened})?\s*{closed}\s*", "", text, count=1)
 
 
-def _turn_end(after: str, content_open: str, eos_token: str) -> tuple[str, str, str]:
+def _turn_end(lexer: Lexer, after: str, content_open: str, eos_token: str) -> tuple[str, str, str]:
     """The marker that ends a turn, the one that closes content, the whitespace after content."""
     stripped = after.lstrip()
     space = after[: len(after) - len(stripped)]
-    found = tags(stripped)
+    found = lexer.markers(stripped)
     if eos_token and stripped.startswith(eos_token):
         return eos_token, "", space
     if not stripped:
@@ -279,25 +300,26 @@ def _turn_end(after: str, content_open: str, eos_token: str) -> tuple[str, str, 
     if not found or not stripped.startswith(found[0]):
         word = re.split(r"[\s<]", stripped)[0]
         return (word, "", space) if word else ("", "", space)
-    if core(content_open) and len(found) > 1 and _paired(content_open, found[0]):
+    if core(content_open) and len(found) > 1 and _paired(lexer, content_open, found[0]):
         return found[1], found[0], space
     return found[0], "", space
 
 
-def _paired(opening: str, closing: str) -> bool:
+def _paired(lexer: Lexer, opening: str, closing: str) -> bool:
     """Whether two tags are the ends of one thing: <response> </response>, START_X END_X."""
 
     def name(tag: str) -> str:
         return re.sub(r"[^a-z]|start|begin|end", "", tag.lower())
 
-    return any(name(tag) == name(closing) for tag in tags(opening))
+    return any(name(tag) == name(closing) for tag in lexer.markers(opening))
 
 
 def _channels(
     thought: ThoughtSyntax, content_open: str, calls: Sequence[CallSyntax]
 ) -> ChannelSyntax | None:
     """Channel headers: thoughts, content and calls all begin with one tag and end with another."""
-    for_thought, for_content = tags(thought.open), tags(content_open)
+    simple = Lexer()
+    for_thought, for_content = simple.markers(thought.open), simple.markers(content_open)
     if len(for_thought) < 2 or len(for_content) < 2 or not calls:
         return None
     channel, message = for_content[0], for_content[-1]

@@ -1,7 +1,6 @@
 """`ChatFormat`: everything about how one model is spoken to and how it answers."""
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from server.chat.discovery import Learned, learn, without_empty_thought
 from server.chat.errors import TemplateError
 from server.chat.messages import normalize
 from server.chat.parser import Grammar, OutputParser
-from server.chat.syntax import CallSyntax, core
+from server.chat.syntax import CallSyntax, Lexer, core, shared_beginning
 from server.chat.template import ChatTemplate
 from server.chat.traits import NAME, USER, Message, probe_tool
 from server.chat.writer import write_calls
@@ -114,7 +113,7 @@ class ChatFormat(Struct, frozen=True):
             unlike = self._render([*messages[:-1], other], tools, False, settings)
         except TemplateError:
             unlike = ""
-        return self._composed(text, prompt, messages[-1], os.path.commonprefix([text, unlike]))
+        return self._composed(text, prompt, messages[-1], shared_beginning(text, unlike))
 
     def _settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The template's own name for the switch of thinking."""
@@ -237,7 +236,9 @@ def _stated(template: ChatTemplate) -> tuple[CallSyntax, ...]:
     user = [{"role": "user", "content": USER}]
     try:
         return tuple(
-            stated_syntaxes(template.render(user, [probe_tool(NAME)]), template.render(user))
+            stated_syntaxes(
+                Lexer(), template.render(user, [probe_tool(NAME)]), template.render(user)
+            )
         )
     except TemplateError:
         return ()

@@ -57,8 +57,10 @@ class Grammar:
 
     def _content_by_name(self) -> str:
         """Where content is addressed like a call (>>>all), the name it goes by."""
-        opened = self.content_open
-        return opened if opened and opened.isalnum() and self.calls else ""
+        if not self.calls or not self.content_open:
+            return ""
+        name = self.content_open.removeprefix(core(self.calls[0].first_open))
+        return name if name.isalnum() else ""
 
 
 class OutputParser:
@@ -195,9 +197,10 @@ class OutputParser:
         elif marker == grammar.content_open and self._fresh:
             self._position = after
             self._space = ""
-        elif marker == grammar.content_close and not self._fresh:
+        elif marker == grammar.content_close:
             self._end_content()
             self._position = after
+            self._called = True
         elif marker == grammar.thought_close and self._fresh and not self._called:
             self._position = after
             self._space = ""
@@ -321,6 +324,16 @@ class OutputParser:
 
     def _open_call(self) -> bool:
         """Behind a trigger: the rest of the opening, then the first character decides."""
+        if self._grammar.named_content:
+            found, end = self._content_named()
+            if found is Match.PARTIAL and not self._final:
+                return False
+            if found is Match.FULL:
+                self._candidates = ()
+                self._mark = self._position = end
+                self._fresh = not self._collector.has_content
+                self._state = self._in_text
+                return True
         for syntax in self._candidates:
             status, position = self._opening(syntax)
             if status is Match.PARTIAL and not self._final:
@@ -329,6 +342,16 @@ class OutputParser:
                 self._begin_call(syntax, position)
                 return True
         return self._no_call(self._position)
+
+    def _content_named(self) -> tuple[Match, int]:
+        """Whether the addressee is not a function but the reader."""
+        name = self._grammar.named_content
+        found, end = match_core(self._text, self._position, name)
+        if found is Match.FULL and end >= len(self._text):
+            return Match.PARTIAL, end
+        if found is Match.FULL and not self._text[end].isspace():
+            return Match.NO, end
+        return found, end + 1
 
     def _opening(self, syntax: CallSyntax) -> tuple[Match, int]:
         rest = _behind(syntax, self._trigger)
@@ -428,7 +451,7 @@ class OutputParser:
         if self._position >= len(self._text) and not self._final:
             return False
         best, waits = ("", self._position), False
-        for action, literal in _continuations(syntax, bare=not self._trigger):
+        for action, literal in _continuations(syntax):
             found, end = match_core(self._text, self._position, literal)
             waits = waits or found is Match.PARTIAL
             if found is Match.FULL and end > best[1]:
@@ -438,11 +461,19 @@ class OutputParser:
         action, end = best
         if action == "next":
             return self._next_call(end)
+        if action == "" and self._may_follow(syntax):
+            return self._next_call(end)
         self._position = end
         self._after_calls()
-        if action == "" and self._grammar.bare and not self._trigger:
-            self._state = self._in_text
         return True
+
+    def _may_follow(self, syntax: CallSyntax) -> bool:
+        """Whether another call may stand here without anything before it."""
+        if self._position >= len(self._text) or syntax.style not in ("json_object", "python"):
+            return False
+        if syntax.style == "python" and not core(syntax.section_close):
+            return False
+        return not core(syntax.call_open) and self._begins(syntax, self._position)
 
     def _next_call(self, end: int) -> bool:
         assert self._syntax is not None
@@ -539,12 +570,12 @@ def _behind(syntax: CallSyntax, trigger: str) -> str:
     return ""
 
 
-def _continuations(syntax: CallSyntax, bare: bool) -> list[tuple[str, str]]:
+def _continuations(syntax: CallSyntax) -> list[tuple[str, str]]:
     """What may follow a call: literals without whitespace, and what they mean."""
     found = [("next", core(syntax.next_open)), ("next", core(syntax.call_open))]
     found += [("next", core(syntax.first_open)), ("end", core(syntax.section_close))]
     if syntax.style == "json_object":
-        found += [("next", ","), ("next", ";")] + ([] if not bare else [("next", "")])
+        found += [("next", ","), ("next", ";")]
     if syntax.style in ("json_object", "python"):
         found.append(("end", "]" + core(syntax.section_close).removeprefix("]")))
     return list(dict.fromkeys(item for item in found if item[1]))

@@ -21,6 +21,7 @@ from jinja2.filters import FILTERS
 from jinja2.parser import Parser
 from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from server.chat.errors import TemplateError
 
@@ -99,7 +100,15 @@ class _CountingCode(CodeGenerator):
         super().blockvisit(nodes, frame)
 
     def visit_Assign(self, node: nodes.Assign, frame: Frame) -> None:  # noqa: N802
-        super().visit_Assign(node, frame)
+        """As Jinja does it, except that `set message.key = …` may also write to an object."""
+        self.push_assign_tracking()
+        for name in {ref.name for ref in node.find_all(nodes.NSRef)}:
+            self.writeline(f"environment.check_target({frame.symbols.ref(name)})")
+        self.newline(node)
+        self.visit(node.target, frame)
+        self.write(" = ")
+        self.visit(node.node, frame)
+        self.pop_assign_tracking(frame)
         self.writeline("environment.step(context)")
 
     def visit_Output(self, node: nodes.Output, frame: Frame) -> None:  # noqa: N802
@@ -170,6 +179,10 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def step(self, context: Context) -> None:
         budget_of(context).step()
+
+    def check_target(self, target: object) -> None:
+        if not isinstance(target, (Namespace, dict)):
+            raise SecurityError("only namespaces and objects can be assigned to")
 
     def spend(self, context: Context, chars: int) -> None:
         budget_of(context).spend(chars)

@@ -13,8 +13,8 @@ Style = Literal["json_object", "name_then_json", "parameters", "python", "keyed"
 Slot = Literal["name", "id", "index", "arguments"]
 
 _SPACE = re.compile(r"\s+")
-_ATOM = re.compile(r"<[^<>\n]*>?|\[/?[A-Z_]+\]|\s+|[^<\[\s]+|\[")
-TAG = re.compile(r"<[^<>\s][^<>\n]*>|\[/?[A-Z_]{2,}\]")
+_ATOM = r"<[^<>\n]*>?|\[/?[A-Z_]+\]|\s+|[^<\[\s]+|\["
+_TAG = r"<[^<>\s][^<>\n]*>|\[/?[A-Z_]{2,}\]"
 
 
 class Piece(Struct, frozen=True):
@@ -31,13 +31,13 @@ class ParameterSyntax(Struct, frozen=True):
     after_key: str
     close: str
     separator: str = ""
-    after_key_json: str = ""
+    after_key_json: tuple[str, ...] = ()  # what stands there before other values
     close_json: str = ""
 
     @property
     def typed(self) -> bool:
         """Whether the markers tell a string from other values."""
-        return core(self.after_key) != core(self.after_key_json)
+        return core(self.after_key) not in map(core, self.after_key_json)
 
 
 class CallSyntax(Struct, frozen=True):
@@ -67,6 +67,8 @@ class CallSyntax(Struct, frozen=True):
     parameters: ParameterSyntax | None = None
     quote: str = '"'
     python_words: bool = False  # True, False, None instead of true, false, null
+    escapes: bool = True  # python: whether strings are escaped
+    in_text: bool = False  # bare calls may follow content
     fixed_name: str = ""  # the marker stands for this one function
 
     @property
@@ -110,31 +112,70 @@ def core(text: str) -> str:
     return _SPACE.sub("", text)
 
 
-def atoms(text: str) -> list[str]:
-    """Tags, words and runs of whitespace."""
-    return _ATOM.findall(text)
+class Lexer:
+    """Splits template text into atoms: markers, words and runs of whitespace.
+
+    A marker is a tag, or a compound: a tag that is always followed by words and one other tag
+    (<|open|>think<|sep|>), found in `sample`, a rendered conversation.
+    """
+
+    def __init__(self, sample: str = "") -> None:
+        pairs = [
+            re.escape(first) + r"[^<\n]*(?:" + re.escape(last) + ")?"
+            for first, last in _compounds(sample)
+        ]
+        self._marker = re.compile("|".join([*pairs, _TAG]))
+        self._atom = re.compile("|".join([*pairs, _ATOM]))
+
+    def atoms(self, text: str) -> list[str]:
+        return self._atom.findall(text)
+
+    def markers(self, text: str) -> list[str]:
+        return self._marker.findall(text)
+
+    def common_prefix(self, first: str, second: str) -> str:
+        """The longest beginning of both that ends between atoms."""
+        shared = []
+        for left, right in zip(self.atoms(first), self.atoms(second), strict=False):
+            if left != right:
+                break
+            shared.append(left)
+        return "".join(shared)
+
+    def common_suffix(self, first: str, second: str) -> str:
+        """The longest ending of both that begins between atoms."""
+        shared = []
+        pairs = zip(reversed(self.atoms(first)), reversed(self.atoms(second)), strict=False)
+        for left, right in pairs:
+            if left != right:
+                break
+            shared.append(left)
+        return "".join(reversed(shared))
 
 
-def common_prefix(first: str, second: str) -> str:
-    """The longest beginning of both that ends between atoms."""
-    shared = []
-    for left, right in zip(atoms(first), atoms(second), strict=False):
+def _compounds(sample: str) -> list[tuple[str, str]]:
+    """Pairs of tags that enclose bare words wherever the first one stands, three words at least."""
+    tags = [(m.start(), m.end(), m.group()) for m in re.finditer(_TAG, sample)]
+    followed: dict[str, set[str]] = {}
+    words: dict[str, set[str]] = {}
+    for (_, end, tag), (start, _, after) in zip(tags, tags[1:], strict=False):
+        between = sample[end:start]
+        bare = bool(between) and "\n" not in between and between[0].isalpha()
+        followed.setdefault(tag, set()).add(after if bare else "")
+        words.setdefault(tag, set()).add(between)
+    found = []
+    for tag, after in followed.items():
+        last = next(iter(after))
+        if len(after) == 1 and last and last != tag and len(words[tag]) >= 3:
+            found.append((tag, last))
+    return found
+
+
+def shared_beginning(first: str, second: str) -> str:
+    """The longest common beginning, letter by letter."""
+    length = 0
+    for left, right in zip(first, second, strict=False):
         if left != right:
             break
-        shared.append(left)
-    return "".join(shared)
-
-
-def common_suffix(first: str, second: str) -> str:
-    """The longest ending of both that begins between atoms."""
-    shared = []
-    for left, right in zip(reversed(atoms(first)), reversed(atoms(second)), strict=False):
-        if left != right:
-            break
-        shared.append(left)
-    return "".join(reversed(shared))
-
-
-def tags(text: str) -> list[str]:
-    """The markers in a text that look like tokens of their own."""
-    return TAG.findall(text)
+        length += 1
+    return first[:length]

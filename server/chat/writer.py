@@ -56,7 +56,13 @@ def _parameters(syntax: ParameterSyntax, values: Mapping[str, Any], python_words
             shown.append(syntax.open + key + syntax.after_key + value + syntax.close)
         else:
             text = repr(value) if python_words else json.dumps(value, ensure_ascii=False)
-            shown.append(syntax.open + key + syntax.after_key_json + text + syntax.close_json)
+            shown.append(
+                syntax.open
+                + key
+                + (*syntax.after_key_json, syntax.after_key)[0]
+                + text
+                + syntax.close_json
+            )
     return syntax.separator.join(shown)
 
 

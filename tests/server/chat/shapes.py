@@ -28,9 +28,7 @@ def _calls(before: str, each: str, between: str = "", after: str = "") -> str:
 
 
 _JSON = '{"name": "{{ f.name }}", "arguments": {{ f.arguments | tojson }}}'
-_THINK = (
-    "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
-)
+_THINK = "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
 _NUMBER_OR_TEXT = "{{ v if v is string else v | tojson }}"
 
 SHAPES: dict[str, str] = {
@@ -46,8 +44,7 @@ SHAPES: dict[str, str] = {
     "with-id": _chatml(
         _calls(
             "<calls>[",
-            '{"id": "{{ c.id }}", "name": "{{ f.name }}", '
-            '"arguments": {{ f.arguments | tojson }}}',
+            '{"id": "{{ c.id }}", "name": "{{ f.name }}", "arguments": {{ f.arguments | tojson }}}',
             ", ",
             "]</calls>",
         )
@@ -55,8 +52,7 @@ SHAPES: dict[str, str] = {
     "id-last": _chatml(
         _calls(
             "<calls>[",
-            '{"name": "{{ f.name }}", "arguments": {{ f.arguments | tojson }}, '
-            '"id": "{{ c.id }}"}',
+            '{"name": "{{ f.name }}", "arguments": {{ f.arguments | tojson }}, "id": "{{ c.id }}"}',
             ", ",
             "]</calls>",
         )
@@ -176,7 +172,9 @@ SHAPES: dict[str, str] = {
         _calls(
             "<calls>\n",
             '<invoke name="{{ f.name }}">\n{% for k, v in f.arguments | items %}'
-            '<parameter name="{{ k }}">' + _NUMBER_OR_TEXT + "</parameter>\n{% endfor %}</invoke>\n",
+            '<parameter name="{{ k }}">'
+            + _NUMBER_OR_TEXT
+            + "</parameter>\n{% endfor %}</invoke>\n",
             "",
             "</calls>",
         )
@@ -185,7 +183,7 @@ SHAPES: dict[str, str] = {
         _calls(
             "\n\n<|X|calls>\n",
             '<|X|invoke name="{{ f.name }}">\n{% for k, v in f.arguments | items %}'
-            '<|X|parameter name="{{ k }}" string="{{ \'true\' if v is string else \'false\' }}">'
+            "<|X|parameter name=\"{{ k }}\" string=\"{{ 'true' if v is string else 'false' }}\">"
             + _NUMBER_OR_TEXT
             + "</|X|parameter>\n{% endfor %}</|X|invoke>\n",
             "",
