@@ -37,6 +37,7 @@ class ChoiceReader:
     def __init__(self, parser: OutputParser | None) -> None:
         self._parser = parser
         self._undecided = 0
+        self._thinking = False
         self.reasoning_tokens = 0
 
     def read(self, output: TokenOutput) -> list[Delta]:
@@ -47,15 +48,19 @@ class ChoiceReader:
         if output.finish_reason is not None:
             deltas += self._parser.finish()
         self._count(deltas, output.n_tokens)
+        if output.finish_reason is not None and self._thinking:
+            self.reasoning_tokens += self._undecided
         return deltas
 
     def _count(self, deltas: list[Delta], n_tokens: int) -> None:
-        """Tokens held back belong to what comes of them; a step's, to what it ends with."""
-        self._undecided += n_tokens
-        if deltas:
-            if isinstance(deltas[-1], ReasoningDelta):
-                self.reasoning_tokens += self._undecided
-            self._undecided = 0
+        """Tokens that bring nothing, as markers do, belong to a thought before or after them."""
+        if not deltas:
+            self._undecided += n_tokens
+            return
+        thinking = isinstance(deltas[-1], ReasoningDelta)
+        if thinking or self._thinking:
+            self.reasoning_tokens += self._undecided + (n_tokens if thinking else 0)
+        self._undecided, self._thinking = 0, thinking
 
 
 def _control_tokens(format: ChatFormat, tokenizer: Tokenizer) -> frozenset[int]:

@@ -20,7 +20,7 @@ from server.api.health import Health
 from server.api.model_list import ModelList
 from server.api.text import TextTools
 from server.config import ServerConfig
-from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
+from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, quote
 from server.middleware import Envelope, error_response
 from server.models import Models
 
@@ -55,7 +55,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _api_error(request: Request, error: HTTPException) -> ApiError:
-    where = f"{request.method} {request.url.path}"
+    where = f"{request.method} {quote(request.url.path)}"
     headers = dict(error.headers or {})
     if error.status_code == 404:
         return NotFound(f"there is no route {where}", headers=headers)

@@ -19,7 +19,7 @@ from server.answers import AnswerFormat
 from server.chat.errors import TemplateError
 from server.chat.format import ChatFormat
 from server.config import ModelConfig
-from server.errors import ModelNotFound
+from server.errors import ModelNotFound, quote
 
 if TYPE_CHECKING:
     from engine.engine import Engine
@@ -157,7 +157,7 @@ class Models:
             if not candidate:
                 served = ", ".join(model.name for model in self.models)
                 raise ModelNotFound(
-                    f"the model {name!r} is not served here; there is: {served}",
+                    f"the model {quote(name)} is not served here; there is: {served}",
                     loc=("body", "model"),
                 )
         return self._names[candidate]

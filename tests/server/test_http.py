@@ -81,7 +81,7 @@ async def test_json_with_a_charset(client: Client) -> None:
 async def test_unknown_route(client: Client) -> None:
     response = await client.post("/v1/nothing", {})
     assert response.status == 404
-    assert "POST /v1/nothing" in response.json()["error"]["message"]
+    assert "POST '/v1/nothing'" in response.json()["error"]["message"]
 
 
 async def test_wrong_method(client: Client) -> None:
