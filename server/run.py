@@ -42,8 +42,9 @@ class Server(uvicorn.Server):
         """A signal handler."""
         if self.should_exit:
             os._exit(128 + number)
-        log.info("%s: finishing the running requests", signal.Signals(number).name)
+        # Before the log line: the next signal may come while it is written.
         self.should_exit = True
+        log.info("%s: finishing the running requests", signal.Signals(number).name)
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
