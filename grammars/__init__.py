@@ -1,6 +1,72 @@
-"""Text in, text out: JSON Schema and other constraints as grammars."""
+"""Text in, text out: JSON Schema, patterns and users' grammars as GBNF and Lark.
 
-from .compiler import compile_schema
-from .errors import UnsupportedSchema
+    compile(schema) -> Compiled              compile_schema(schema) -> str (GBNF)
+    compile_regex, compile_gbnf, compile_json_object, compile_node -> Compiled
+    GrammarCache                             the same, cached by content
+    literal, sequence, choice, repeat, optional, json_schema, regex, text_until, text_without,
+    raw_string                               nodes for `compile_node`
+"""
 
-__all__ = ["UnsupportedSchema", "compile_schema"]
+from .cache import GrammarCache
+from .compiler import (
+    Compiled,
+    compile,
+    compile_gbnf,
+    compile_json_object,
+    compile_node,
+    compile_regex,
+    compile_schema,
+)
+from .compose import (
+    choice,
+    json_schema,
+    literal,
+    optional,
+    raw_string,
+    regex,
+    repeat,
+    sequence,
+    takes_only_strings,
+    text_until,
+    text_without,
+)
+from .errors import (
+    GBNFSyntaxError,
+    GrammarError,
+    InvalidSchema,
+    LimitExceeded,
+    UnsupportedPattern,
+    UnsupportedSchema,
+)
+from .limits import Limits
+from .nodes import Node
+
+__all__ = [
+    "Compiled",
+    "GBNFSyntaxError",
+    "GrammarCache",
+    "GrammarError",
+    "InvalidSchema",
+    "LimitExceeded",
+    "Limits",
+    "Node",
+    "UnsupportedPattern",
+    "UnsupportedSchema",
+    "choice",
+    "compile",
+    "compile_gbnf",
+    "compile_json_object",
+    "compile_node",
+    "compile_regex",
+    "compile_schema",
+    "json_schema",
+    "literal",
+    "optional",
+    "raw_string",
+    "regex",
+    "repeat",
+    "sequence",
+    "takes_only_strings",
+    "text_until",
+    "text_without",
+]

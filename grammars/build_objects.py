@@ -90,8 +90,9 @@ def member(b: Builder, d: Declared, goal: Goal | None = None) -> Node:
 
 def free_member(b: Builder, cell: Cell) -> Node:
     """A property whose name is in the cell, spelled in the one way that names are."""
-    key = nodes.choice(*(strings.to_node(n) for n in cell.names))
-    return nodes.sequence(key, COLON, b.node(cell.goal, "value"))
+    names = nodes.choice(*(strings.to_node(n) for n in cell.names))
+    # The colon belongs to the token as it does for declared names, or greed would part them.
+    return nodes.sequence(Token(nodes.sequence(names, COLON)), b.node(cell.goal, "value"))
 
 
 def free(b: Builder, cells: list[Cell]) -> Node:

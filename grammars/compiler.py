@@ -1,16 +1,18 @@
-"""Schema in, every printed form of its grammar out."""
+"""Constraints in, every printed form of their grammar out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import gbnf_parser, metaschema, regex
 from .build import Builder
-from .documents import Json
-from .errors import UnsupportedSchema
+from .json_types import Json
+from .errors import LimitExceeded, UnsupportedSchema
 from .expand import Expander
 from .gbnf import print_gbnf
+from .lark import print_lark
 from .limits import Limits
-from .nodes import Node
+from .nodes import Dfa, Node, Token
 
 DEFAULT_LIMITS = Limits()
 
@@ -19,7 +21,7 @@ DEFAULT_LIMITS = Limits()
 class Compiled:
     """One grammar: `gbnf` for people and llama.cpp, `lark` for llguidance, the same language.
 
-    `ignored` names what was understood as an annotation, as "path.format: name".
+    `ignored` names the formats that are annotations by the specification: "path.format: name".
     """
 
     gbnf: str
@@ -27,17 +29,62 @@ class Compiled:
     ignored: tuple[str, ...] = ()
 
 
-def schema_node(schema: Json, limits: Limits = DEFAULT_LIMITS) -> tuple[Node, tuple[str, ...]]:
+def schema_node(
+    schema: Json, limits: Limits = DEFAULT_LIMITS
+) -> tuple[Node, tuple[str, ...]]:
+    """The grammar of a schema as a node, and what was ignored in it."""
     try:
         expander = Expander(schema, limits)
-        goal = expander.goal_at(expander.document.root())
-        node = Builder(expander).grammar(goal)
+        document = expander.document
+        metaschema.check(schema, document.path_of, document.checked)
+        node = Builder(expander).grammar(expander.goal_at(document.root()))
     except UnsupportedSchema as error:
         error.locate("$")
         raise
+    except RecursionError:
+        raise LimitExceeded("$", "", "schema_depth", "references nest too deep") from None
     return node, tuple(expander.ignored)
 
 
+def compile(schema: Json, limits: Limits = DEFAULT_LIMITS) -> Compiled:
+    """The grammar of the JSON texts of a schema's values, in one canonical spelling each.
+
+    Raises UnsupportedSchema with path, keyword and reason; its kinds InvalidSchema and
+    LimitExceeded where the schema is none, or is too much.
+    """
+    node, ignored = schema_node(schema, limits)
+    return compile_node(node, ignored, limits)
+
+
+def compile_node(
+    node: Node, ignored: tuple[str, ...] = (), limits: Limits = DEFAULT_LIMITS
+) -> Compiled:
+    """Print a node that `grammars.compose` built."""
+    try:
+        return Compiled(
+            print_gbnf(node, limits.text_bytes), print_lark(node, limits.text_bytes), ignored
+        )
+    except UnsupportedSchema as error:
+        error.locate("$")
+        raise
+
+
 def compile_schema(schema: Json) -> str:
-    node, _ = schema_node(schema)
-    return print_gbnf(node)
+    """The GBNF of a schema; see `compile`."""
+    return compile(schema).gbnf
+
+
+def compile_json_object() -> Compiled:
+    """Any JSON object."""
+    return compile({"type": "object"})
+
+
+def compile_regex(pattern: str) -> Compiled:
+    """Texts that match an ECMA-262 pattern as a whole. Raises UnsupportedPattern."""
+    found = regex.pattern(pattern, whole=True)
+    return compile_node(Token(Dfa(found.automaton) if found.node is None else found.node))
+
+
+def compile_gbnf(text: str) -> Compiled:
+    """A user's own grammar, checked. Raises GBNFSyntaxError with line and column."""
+    return Compiled(text, print_lark(gbnf_parser.parse(text)))

@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+from . import metaschema
 from .errors import InvalidSchema, UnsupportedSchema
+from .json_types import Json
 from .limits import Budget
-
-Json = Any
 
 DIALECTS = {
     "https://json-schema.org/draft/2020-12/schema": 2020,
@@ -46,7 +46,7 @@ class Document:
         plain = _survey(schema, budget)
         self.dialect = _dialect(schema)
         self.resolver = None if plain else self._make_resolver()
-        self.dynamic = False
+        self.checked: set[int] = set()  # ids of the schemas whose shape is known to be right
         self._paths: dict[int, str] | None = None
 
     def root(self) -> Place:
@@ -63,7 +63,9 @@ class Document:
 
     def resolve(self, place: Place, ref: str, dynamic: bool = False) -> Place:
         if place.resolver is None:
-            return Place(self._pointer(ref), None)
+            target = self._pointer(ref)
+            metaschema.check(target, self.path_of, self.checked)
+            return Place(target, None)
         from referencing.exceptions import Unresolvable
         from referencing.jsonschema import DynamicAnchor
 
@@ -77,6 +79,7 @@ class Document:
                     return self.child(Place(None, found.resolver), anchor.resource.contents)
         except (Unresolvable, ValueError, KeyError, TypeError, IndexError) as error:
             raise UnsupportedSchema("", "$ref", f"{ref!r} leads nowhere") from error
+        metaschema.check(found.contents, self.path_of, self.checked)
         return Place(found.contents, _short_scope(found.resolver))
 
     def _pointer(self, ref: str) -> Json:
@@ -166,6 +169,8 @@ def _survey(schema: Json, budget: Budget) -> bool:
             budget.check("schema_depth", depth)
         if isinstance(value, dict):
             for key, child in value.items():
+                if not isinstance(key, str):
+                    raise InvalidSchema("$", "", "a key that is not a string")
                 if isinstance(child, (dict, list)):
                     stack.append((child, depth + 1))
                 elif key == "$ref" and isinstance(child, str):

@@ -6,7 +6,8 @@ import json
 
 from . import keywords, numbers, strings
 from .algebra import Algebra
-from .documents import Document, Json, Place
+from .documents import Document, Place
+from .json_types import Json
 from .errors import UnsupportedPattern, UnsupportedSchema
 from .limits import Budget, Limits
 from .values import (
@@ -111,6 +112,7 @@ class Expander:
         if literal < 0:
             known = self._located(entry, "not", self._negated, abs(literal))
         else:
+            self.budget.check("schema_depth", len(self._active), "$ref")
             if literal in self._active:
                 raise UnsupportedSchema(self._path(entry), "$ref", "a reference that is its own meaning")
             self._active.add(literal)

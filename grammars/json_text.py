@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from . import charset, nodes
 from .charset import CharSet
+from .errors import UnsupportedSchema
 from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
 
 RAW = charset.complement(((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)))
@@ -46,6 +47,8 @@ STRING = Rule(
 
 def quote(text: str) -> str:
     """The one spelling of a string that a grammar uses for a known text."""
+    if any(0xD800 <= ord(c) < 0xE000 for c in text):
+        raise UnsupportedSchema("", "", "a lone surrogate, which no text can contain")
     return json.dumps(text, ensure_ascii=False)
 
 

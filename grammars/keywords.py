@@ -7,7 +7,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from . import formats, numbers, regex, unevaluated
-from .documents import Json, Place
+from .documents import Place
+from .json_types import Json
 from .errors import InvalidSchema, UnsupportedSchema
 from .numbers import NumberConstraint
 from .strings import StringConstraint

@@ -17,11 +17,12 @@ from itertools import product
 
 from . import automaton, charset, nodes
 from .automaton import Automaton
-from .errors import LimitExceeded
+from .errors import LimitExceeded, UnsupportedSchema
 from .nodes import NEVER, Chars, Dfa, Literal, Node, Rule, Token
 
 MAX_MODULUS = 2_000
 MAX_DIGITS = 400
+MAX_BITS = 4_000
 
 _DIGITS = nodes.repeat(Chars(charset.DIGIT), 0, None)
 _INTEGER = nodes.sequence(
@@ -72,11 +73,13 @@ WHOLE = NumberConstraint(step=Fraction(1))
 
 
 def exact(value: int | float) -> Fraction:
-    """The decimal that a JSON number spells; raises OverflowError for infinities."""
+    """The decimal that a JSON number spells; refuses infinities and thousands of digits."""
     if isinstance(value, int):
+        if value.bit_length() > MAX_BITS:
+            raise LimitExceeded("", "", "states", "a number of too many digits")
         return Fraction(value)
     if not math.isfinite(value):
-        raise OverflowError("not a finite number")
+        raise UnsupportedSchema("", "", "a number that is not finite")
     return Fraction(Decimal(repr(value)))
 
 

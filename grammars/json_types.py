@@ -1,0 +1,5 @@
+"""What the JSON module returns."""
+
+from typing import Any
+
+Json = Any
