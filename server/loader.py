@@ -9,7 +9,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from engine.gguf_check import GGUFHeader
+from engine.memory import has_gpu_library
 from engine.settings import ModelSettings
 from server.config import ModelConfig, ServerConfig
 from server.progress import Display
@@ -54,7 +57,7 @@ class Loader:
         return begun.result() if begun else self._load(model)
 
     def _load(self, model: ModelConfig) -> Engine:
-        settings = self._probed(model) if self._config.probe else model.settings
+        settings = self._probed(model) if self._config.probe else unprobed(model.settings)
         self._show(model, "loading", 0.0)
         # NumPy and llama.cpp take a third of a second to import.
         from engine.engine import Engine
@@ -79,3 +82,11 @@ class Loader:
         report = self._reports.get(model.name)
         if report is not None:
             report(step, fraction)
+
+
+def unprobed(settings: ModelSettings) -> ModelSettings:
+    """Defaults that are never bad: flash attention only pays where a GPU does the work."""
+    if settings.flash_attention is not None:
+        return settings
+    on_gpu = settings.n_gpu_layers != 0 and has_gpu_library()
+    return replace(settings, flash_attention=on_gpu)

@@ -54,7 +54,7 @@ class Bench:
             flash_attention=flash_attention,
             threads=threads,
             ubatch_size=ubatch_size,
-            batch_size=max(ubatch_size, self._settings.batch_size),
+            batch_size=CELLS,
         )
         self._owned = self._context = self._model._create_context(settings)
         self._depth = 0

@@ -23,6 +23,7 @@ class FormulaBench:
         thread_speed: dict[int, float] | None = None,
         pass_overhead: float = 0.0,
         impossible: tuple[bool, ...] = (),
+        can_rewind: bool = True,
     ) -> None:
         self.max_depth = 1024
         self.has_gpu = False
@@ -34,6 +35,7 @@ class FormulaBench:
         self._thread_speed = thread_speed or {}
         self._pass_overhead = pass_overhead
         self._impossible = impossible
+        self._can_rewind = can_rewind
 
     def clock(self) -> float:
         return self.now
@@ -49,6 +51,7 @@ class FormulaBench:
         self.threads = threads
 
     def run(self, n_tokens: int) -> float:
+        assert 0 < n_tokens <= 2048 - self.depth
         seconds = self._pass_overhead * -(-n_tokens // self.ubatch)
         depths = range(self.depth, self.depth + n_tokens)
         seconds += sum(self._token + self._attention[self.flash] * depth for depth in depths)
@@ -58,8 +61,9 @@ class FormulaBench:
         return seconds
 
     def rewind(self, depth: int) -> bool:
-        self.depth = depth
-        return True
+        if self._can_rewind:
+            self.depth = depth
+        return self._can_rewind
 
 
 def choose(bench: FormulaBench, threads: tuple[int, ...] = (4,), **fields: object):
@@ -144,6 +148,12 @@ def test_a_context_that_only_runs_one_way():
     assert choose(FormulaBench(impossible=(False,))).flash_attention is True
     with pytest.raises(OutOfMemory, match=r"no context can be created for m\.gguf"):
         choose(FormulaBench(impossible=(True, False)))
+
+
+def test_memory_that_cannot_be_rewound_is_measured_all_the_same():
+    attention = {True: 1e-7, False: 3e-6}
+    bench = FormulaBench(token=0.0002, attention=attention, can_rewind=False)
+    assert choose(bench, threads=(4, 8)).flash_attention is True
 
 
 def test_steps_are_reported_in_order():
