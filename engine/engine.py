@@ -30,6 +30,7 @@ from engine.llama.model import Model
 from engine.llama.runner import LlamaRunner
 from engine.llama.tokenizer import Tokenizer
 from engine.request import Event, Request, RequestFailed
+from engine.scheduler import PROMPT_ALIGNMENT
 from engine.sequence import RequestState
 from engine.settings import ModelInfo, ModelSettings
 from engine.stream import Stream
@@ -46,11 +47,15 @@ _FLASH_TILE = 64
 
 
 def _kv_cache(settings: ModelSettings, info: ModelInfo, can_trim: bool) -> KVCache:
-    """A cache that gives the same bits as no cache: a single row, and with flash attention fewer
-    than 64, take another path through the arithmetic, which moves logits by about 0.5."""
+    """A cache whose prompts get the bits they would get without it.
+
+    A single row, with flash attention fewer than 64, and rows beyond a multiple of 4 take other
+    kernels; measured on SmolLM2 and Gemma 3, that moves logits by up to 1.7.
+    """
     return KVCache(
         settings.parallel,
         can_trim=can_trim,
+        align=PROMPT_ALIGNMENT,
         min_computed=2 if settings.flash_attention is False else _FLASH_TILE,
         retain=not settings.kv_unified,
         budget=settings.prefix_cache_mib << 20,

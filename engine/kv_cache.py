@@ -51,17 +51,20 @@ class KVCache:
         *,
         can_trim: bool,
         min_computed: int = 1,
+        align: int = 1,
         retain: bool = True,
         budget: int = 0,
         bytes_per_token: int = 0,
     ) -> None:
         """`budget` bytes for copies. Of every prompt at least `min_computed` tokens are computed:
-        one for its logits, more where short runs take another path through the arithmetic.
+        one for its logits, more where short runs take another path through the arithmetic; and
+        trimmed prefixes are multiples of `align`, where kernels work on groups of rows.
         Without `retain` (the unified layout, where every cell slows every sequence) a slot is
         cleared as soon as it is idle."""
         self._can_trim = can_trim
         self._retain = retain
         self._min_computed = min_computed
+        self._align = align
         self._budget = budget
         self._bytes_per_token = bytes_per_token
         self._idle: OrderedDict[int, list[int]] = OrderedDict((slot, []) for slot in range(n_slots))
@@ -132,7 +135,9 @@ class KVCache:
     def _usable(self, held: list[int], prefix: list[int]) -> int:
         """Tokens of `prefix` that `held` gives; memory that cannot be trimmed must fit whole."""
         shared = common_prefix(held, prefix)
-        return shared if self._can_trim or shared == len(held) else 0
+        if self._can_trim:
+            return shared - shared % self._align
+        return shared if shared == len(held) else 0
 
     def _best_idle(self, prefix: list[int]) -> tuple[int, int]:
         """The idle slot with the longest usable prefix, the best victim where none has one."""

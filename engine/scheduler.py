@@ -12,7 +12,9 @@ from engine.kv_cache import KVCache, Prefill, Running
 from engine.sequence import RequestState, Sequence
 from engine.waiting import WaitingQueue
 
-_SMALLEST_CHUNK = 16
+PROMPT_ALIGNMENT = 16
+"""Prompts are cut at multiples of this: kernels that work on groups of rows then treat every
+token alike, wherever the cut is."""
 
 
 class Step(Struct):
@@ -126,8 +128,9 @@ class Scheduler:
         room = self._batch_size - n_decode
         if not n_decode:
             return min(room, self._ubatch_size)
-        due = self.costs.affordable(self._max_stall, default=_SMALLEST_CHUNK * 4)
-        return min(room, max(_SMALLEST_CHUNK, min(due, self._ubatch_size)))
+        due = self.costs.affordable(self._max_stall, default=4 * PROMPT_ALIGNMENT)
+        due = min(due, self._ubatch_size, room) // PROMPT_ALIGNMENT * PROMPT_ALIGNMENT
+        return max(min(PROMPT_ALIGNMENT, room), due)
 
     def _span(self, sequence: Sequence, n_tokens: int) -> Span:
         start, end = sequence.n_computed, sequence.n_computed + n_tokens
