@@ -28,8 +28,8 @@ def server() -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="session")
 def narrow() -> Iterator[ServerProcess]:
-    """One slot of 256 tokens, room for one in the queue, a key, and a short silence."""
-    flags = "--parallel 1 --context 256 --max-queue 1 --keepalive 0.1 --max-tokens 5"
+    """One slot of 256 tokens, a cap on answers, and a key."""
+    flags = "--parallel 1 --context 256 --max-tokens 5"
     with ServerProcess([*flags.split(), "--api-key", KEY]) as process:
         yield process
 

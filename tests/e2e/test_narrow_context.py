@@ -13,7 +13,7 @@ from tests.e2e.conftest import KEY
 from tests.e2e.server_process import ServerProcess
 
 CONTEXT = 256
-NEARLY_FULL = messages("word " * (CONTEXT - 36))
+NEARLY_FULL = messages("word " * (CONTEXT - 24))
 OVERFULL = messages("word " * CONTEXT)
 MODEL = "smollm2-135m-instruct"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -12,109 +12,115 @@ import pytest
 from openai import OpenAI, RateLimitError
 
 from tests.e2e.chat import ask, messages
-from tests.e2e.conftest import KEY
 from tests.e2e.server_process import ServerProcess
 
+CHAT = "/v1/chat/completions"
 MODEL = "smollm2-135m-instruct"
-LONG = {"max_tokens": 200, "ignore_eos": True, "stream": True}
+LONG = {"max_tokens": 8000, "ignore_eos": True, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """One slot of 8192 tokens, room for one in the queue, and a short silence."""
+    flags = "--parallel 1 --context 8192 --max-queue 1 --keepalive 0.1"
+    with ServerProcess(flags.split()) as process:
+        yield process
+
+
+class Visitor:
+    """A client with long requests that hangs up when its block ends."""
+
+    def __init__(self, http: httpx.Client, server: ServerProcess) -> None:
+        self._http = http
+        self._server = server
+
+    @contextmanager
+    def stream(self, *, until: str, **fields: Any) -> Iterator[Iterator[str]]:
+        """The lines of a stream after the first one that contains `until`."""
+        body = {"model": MODEL, "messages": messages("Tell a story.")} | LONG | fields
+        request_id = uuid.uuid4().hex
+        headers = {"x-request-id": request_id}
+        with self._http.stream("POST", CHAT, json=body, headers=headers) as response:
+            assert response.status_code == 200, response.read()
+            lines = response.iter_lines()
+            assert any(until in line for line in lines)
+            yield lines
+        self._server.wait_for_line(f" (499|200) .* id={request_id}")
+
+    def running(self) -> AbstractContextManager[Iterator[str]]:
+        """A stream that holds the slot."""
+        return self.stream(until='"delta":{"content"')
+
+    def queued(self, **fields: Any) -> AbstractContextManager[Iterator[str]]:
+        """A stream that has been accepted and waits: it speaks only in comments."""
+        return self.stream(until=": keepalive", **fields)
+
+    def give_up(self) -> None:
+        """Waits a moment for a whole answer, and not any longer."""
+        request_id = uuid.uuid4().hex
+        body = {"model": MODEL, "messages": messages("Hi")}
+        with pytest.raises(httpx.ReadTimeout):
+            self._http.post(CHAT, json=body, headers={"x-request-id": request_id}, timeout=0.2)
+        self._server.wait_for_line(f" 499 .* id={request_id}")
 
 
 @pytest.fixture
-def http(narrow: ServerProcess) -> Iterator[httpx.Client]:
-    headers = {"authorization": f"Bearer {KEY}"}
-    with httpx.Client(base_url=narrow.root_url, headers=headers, timeout=120) as client:
-        yield client
+def visitor(server: ServerProcess) -> Iterator[Visitor]:
+    with httpx.Client(base_url=server.root_url, timeout=120) as http:
+        yield Visitor(http, server)
 
 
-@contextmanager
-def streaming(
-    http: httpx.Client, *, until: str, request_id: str = "", **fields: Any
-) -> Iterator[Iterator[str]]:
-    """A long stream, left open; its lines from the first one on that contains `until`."""
-    body = {"model": MODEL, "messages": messages("Tell a story.")} | LONG | fields
-    headers = {"x-request-id": request_id or uuid.uuid4().hex}
-    with http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response:
-        assert response.status_code == 200, response.read()
-        lines = response.iter_lines()
-        assert any(until in line for line in lines)
-        yield lines
-
-
-def running(http: httpx.Client) -> Any:
-    """A stream that holds the slot."""
-    return streaming(http, until='"delta":{"content"')
-
-
-def queued(http: httpx.Client, **fields: Any) -> Any:
-    """A stream that has been accepted and waits: it speaks only in comments."""
-    return streaming(http, until=": keepalive", **fields)
-
-
-def test_full_queue_is_a_429(http: httpx.Client, narrow_client: OpenAI) -> None:
-    with running(http), queued(http):
+def test_full_queue_is_a_429(visitor: Visitor, client: OpenAI) -> None:
+    with visitor.running(), visitor.queued():
         with pytest.raises(RateLimitError) as caught:
-            ask(narrow_client, model=MODEL)
+            ask(client, model=MODEL)
         assert caught.value.code == "queue_full"
         assert int(caught.value.response.headers["retry-after"]) > 0
         with pytest.raises(RateLimitError):
-            ask(narrow_client, model=MODEL, stream=True)
-    assert ask(narrow_client, model=MODEL, max_tokens=1).usage
+            ask(client, model=MODEL, stream=True)
+    assert ask(client, model=MODEL, max_tokens=1).usage
 
 
-def test_queued_stream_is_answered_in_the_end(http: httpx.Client) -> None:
-    with running(http) as first, queued(http, max_tokens=2) as second:
-        assert list(first)[-2:] == ["data: [DONE]", ""]
-        assert list(second)[-2:] == ["data: [DONE]", ""]
+def test_queued_stream_is_answered_in_the_end(visitor: Visitor) -> None:
+    with ExitStack() as place, ExitStack() as slot:
+        slot.enter_context(visitor.running())
+        waiting = place.enter_context(visitor.queued(max_tokens=2))
+        slot.close()
+        assert list(waiting)[-2:] == ["data: [DONE]", ""]
 
 
-def test_hanging_up_frees_the_slot(http: httpx.Client, narrow_client: OpenAI) -> None:
+def test_hanging_up_frees_the_slot(visitor: Visitor, client: OpenAI) -> None:
     """Each round would be refused if the ones before it were still there."""
-    for _ in range(5):
-        with running(http):
+    for _ in range(4):
+        with visitor.running():
             pass
-    assert ask(narrow_client, model=MODEL, max_tokens=1).usage
+    assert ask(client, model=MODEL, max_tokens=1).usage
 
 
-def test_hanging_up_in_the_queue_frees_the_place(http: httpx.Client, narrow: ServerProcess) -> None:
-    with running(http):
+def test_hanging_up_in_the_queue_frees_the_place(visitor: Visitor) -> None:
+    with visitor.running():
         for _ in range(3):
-            request_id = uuid.uuid4().hex
-            with queued(http, request_id=request_id):
+            with visitor.queued():
                 pass
-            narrow.wait_for_line(f" 499 .* id={request_id}")
 
 
-def test_hanging_up_without_a_stream(
-    http: httpx.Client, narrow: ServerProcess, narrow_client: OpenAI
-) -> None:
-    with running(http):
+def test_hanging_up_without_a_stream(visitor: Visitor, client: OpenAI) -> None:
+    with visitor.running():
         for _ in range(3):
-            request_id = uuid.uuid4().hex
-            with pytest.raises(httpx.ReadTimeout):
-                http.post(
-                    "/v1/chat/completions",
-                    json={"model": MODEL, "messages": messages("Hi")},
-                    headers={"x-request-id": request_id},
-                    timeout=0.2,
-                )
-            narrow.wait_for_line(f" 499 .* id={request_id}")
-    assert ask(narrow_client, model=MODEL, max_tokens=1).usage
+            visitor.give_up()
+    assert ask(client, model=MODEL, max_tokens=1).usage
 
 
-def test_hanging_up_in_prefill(
-    http: httpx.Client, narrow: ServerProcess, narrow_client: OpenAI
-) -> None:
-    prompt = messages("word " * 200)
-    for _ in range(3):
-        request_id = uuid.uuid4().hex
-        with streaming(http, until='"role"', request_id=request_id, messages=prompt):
+def test_hanging_up_in_prefill(visitor: Visitor, client: OpenAI) -> None:
+    for index in range(3):
+        prompt = messages(f"{index} words " * 300)
+        with visitor.stream(until='"role"', messages=prompt):
             pass
-        narrow.wait_for_line(f" 499 .* id={request_id}")
-    assert ask(narrow_client, model=MODEL, max_tokens=1).usage
+    assert ask(client, model=MODEL, max_tokens=1).usage
 
 
-def test_the_freed_slot_has_no_trace(http: httpx.Client, narrow_client: OpenAI) -> None:
-    before = ask(narrow_client, model=MODEL).choices[0].message.content
-    with running(http):
+def test_the_freed_slot_has_no_trace(visitor: Visitor, client: OpenAI) -> None:
+    before = ask(client, model=MODEL).choices[0].message.content
+    with visitor.running():
         pass
-    assert ask(narrow_client, model=MODEL).choices[0].message.content == before
+    assert ask(client, model=MODEL).choices[0].message.content == before
