@@ -86,9 +86,13 @@ def measure(
     thread_choices: tuple[int, ...],
     on_step: OnStep,
     clock: Callable[[], float] = time.monotonic,
+    budget: float = BUDGET,
 ) -> Choice:
-    """Try what `settings` leaves open, the most important first, until the budget is spent."""
-    end = clock() + BUDGET
+    """Try what `settings` leaves open, the most important first, until the budget is spent.
+
+    Without a budget the model is only run once, and the defaults are chosen.
+    """
+    end = clock() + budget
     threads = settings.threads or thread_choices[0]
     ubatch = settings.ubatch_size or min(DEFAULT_UBATCH, settings.batch_size)
     flash, timings = fastest_attention(bench, settings, threads, ubatch, on_step, end, clock)

@@ -1,7 +1,7 @@
 """Will this file load here, and which settings are fastest? Found out in a child process.
 
 A file or a build that aborts native code takes only the child down. The child is
-`python -m engine.probe SETTINGS`: it prints a line of JSON a step, and ends with its answer.
+`python -m engine.probe SETTINGS BUDGET`: it prints a line of JSON a step, and ends with its answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from msgspec.structs import replace
 import engine.errors
 from engine.errors import ModelLoadError, NativeCrash, OutOfMemory
 from engine.gguf_check import GGUFHeader, check_gguf
-from engine.measure import Choice, OnStep, Timings, measure
+from engine.measure import BUDGET, Choice, OnStep, Timings, measure
 from engine.probe_cache import cache_directory, cache_file, read_entry, write_entry
 from engine.settings import ModelSettings
 
@@ -86,7 +86,9 @@ def probe(
     if remembered is not None and (busy or not remembered.busy):
         return remembered
     on_step("probing", 0.0)
-    result = replace(probe_now(settings, header, on_step), busy=busy)
+    # Beside others a measurement is noise: the file is tried, the defaults are taken.
+    found = probe_now(settings, header, on_step, 0.0 if busy else BUDGET)
+    result = replace(found, busy=busy)
     write_entry(entry, result)
     return result
 
@@ -99,16 +101,18 @@ def is_busy() -> bool:
         return False
 
 
-def probe_now(settings: ModelSettings, header: GGUFHeader, on_step: OnStep) -> ProbeResult:
+def probe_now(
+    settings: ModelSettings, header: GGUFHeader, on_step: OnStep, budget: float = BUDGET
+) -> ProbeResult:
     """Run the child; once more without extra buffer types if it met an illegal instruction."""
     timeout = START_TIMEOUT + header.tensor_bytes / SLOWEST_READ
     try:
-        return to_result(run_child(settings, timeout, on_step))
+        return to_result(run_child(settings, budget, timeout, on_step))
     except NativeCrash as crash:
         if crash.signal != signal.SIGILL or settings.use_extra_bufts is not None:
             raise
     on_step("probing without extra buffers", 0.0)
-    choice = run_child(replace(settings, use_extra_bufts=False), timeout, on_step)
+    choice = run_child(replace(settings, use_extra_bufts=False), budget, timeout, on_step)
     warning = (
         "this build of llama.cpp crashes with its fastest weight layout (illegal instruction); "
         f"the slower one is used. Rebuild it with: {REBUILD}"
@@ -128,17 +132,17 @@ def to_result(choice: Choice) -> ProbeResult:
 # The parent's side
 
 
-def command(settings: ModelSettings) -> list[str]:
+def command(settings: ModelSettings, budget: float) -> list[str]:
     """The child's; its paths are absolute because it runs in the checkout."""
     lora = tuple(replace(adapter, path=adapter.path.absolute()) for adapter in settings.lora)
     absolute = replace(settings, path=settings.path.absolute(), lora=lora)
-    return [sys.executable, "-m", "engine.probe", encode(absolute).decode()]
+    return [sys.executable, "-m", "engine.probe", encode(absolute).decode(), str(budget)]
 
 
-def run_child(settings: ModelSettings, timeout: float, on_step: OnStep) -> Choice:
+def run_child(settings: ModelSettings, budget: float, timeout: float, on_step: OnStep) -> Choice:
     """Raises the child's ModelLoadError, or NativeCrash, or ModelLoadError after `timeout`."""
     process = subprocess.Popen(
-        command(settings),
+        command(settings, budget),
         cwd=CHECKOUT,
         # ggml would start a debugger to print a backtrace of an abort.
         env=os.environ | {"GGML_NO_BACKTRACE": "1"},
@@ -238,7 +242,7 @@ def main() -> None:
     settings = decode_settings(sys.argv[1])
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
-        answer = Message(choice=measure_file(settings))
+        answer = Message(choice=measure_file(settings, float(sys.argv[2])))
     except ModelLoadError as error:
         answer = Message(error=type(error).__name__, reason=str(error))
     say(answer)
@@ -246,7 +250,7 @@ def main() -> None:
     os._exit(0)
 
 
-def measure_file(settings: ModelSettings) -> Choice:
+def measure_file(settings: ModelSettings, budget: float) -> Choice:
     from engine.llama.bench import Bench
 
     say(Message(step="probing", fraction=0.1))
@@ -256,6 +260,7 @@ def measure_file(settings: ModelSettings) -> Choice:
         settings,
         Bench.thread_choices(),
         lambda step, fraction: say(Message(step=step, fraction=0.3 + 0.7 * fraction)),
+        budget=budget,
     )
 
 

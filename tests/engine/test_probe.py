@@ -13,7 +13,7 @@ from msgspec.structs import replace
 import engine.probe as probe_module
 from engine.errors import InvalidModelFile, ModelLoadError, NativeCrash, OutOfMemory
 from engine.gguf_check import check_gguf
-from engine.measure import Choice
+from engine.measure import BUDGET, Choice
 from engine.probe import (
     Message,
     ProbeResult,
@@ -54,7 +54,12 @@ def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         monkeypatch.setattr(
             probe_module,
             "command",
-            lambda settings: [sys.executable, str(script), encode(settings).decode()],
+            lambda settings, budget: [
+                sys.executable,
+                str(script),
+                encode(settings).decode(),
+                str(budget),
+            ],
         )
         monkeypatch.setenv("PYTHONPATH", str(probe_module.CHECKOUT))
 
@@ -84,7 +89,7 @@ def test_settings_cross_to_the_child_whole_with_absolute_paths():
         flash_attention=True,
     )
     assert decode_settings(encode(settings).decode()) == settings
-    sent = decode_settings(command(settings)[-1])
+    sent = decode_settings(command(settings, 1.0)[-2])
     assert sent.lora[0].path == Path.cwd() / "a b.gguf"
     assert sent.path.is_absolute()
 
@@ -173,6 +178,13 @@ def test_a_measurement_beside_others_is_repeated_once_they_are_gone(child, tmp_p
     assert (calm.busy, calm.flash_attention) == (False, True)
 
 
+@pytest.mark.parametrize(("busy", "budget"), [(True, "0.0"), (False, str(BUDGET))])
+def test_nothing_is_measured_beside_others(child, tmp_path, monkeypatch, busy, budget):
+    child(f"assert sys.argv[2] == {budget!r}, sys.argv[2]\n" + DONE)
+    monkeypatch.setattr(probe_module, "is_busy", lambda: busy)
+    probe(SETTINGS, on_step=quiet, cache_dir=tmp_path)
+
+
 def test_a_damaged_entry_is_dropped(tmp_path):
     entry = tmp_path / "probe" / "x.json"
     result = ProbeResult(flash_attention=True, threads=2, ubatch_size=512, warning="w")
@@ -222,7 +234,8 @@ def test_the_entry_depends_on_file_build_and_environment(tmp_path, monkeypatch):
     assert len(set(entries)) == 4
 
 
-def test_the_real_model_is_probed_with_small_batches(tmp_path):
+def test_the_real_model_is_probed_with_small_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(probe_module, "is_busy", lambda: False)
     seen: list[str] = []
     settings = replace(SETTINGS, batch_size=32)
     result = probe(settings, on_step=lambda step, _: seen.append(step), cache_dir=tmp_path)

@@ -108,6 +108,15 @@ def test_a_fast_model_is_measured_within_the_budget():
     assert bench.now < 1.5 * BUDGET
 
 
+def test_without_a_budget_the_defaults_are_run_once():
+    bench = FormulaBench(token=0.0001, attention={True: 0, False: 1e-5})
+    settings = ModelSettings(path=Path("m.gguf"))
+    choice = measure(bench, settings, (4, 8), lambda step, fraction: None, bench.clock, 0.0)
+    assert (choice.flash_attention, choice.threads, choice.ubatch_size) == (False, 4, 512)
+    assert bench.configured == [(False, 4, 512)]
+    assert bench.now > 0
+
+
 def test_a_gpu_starts_with_flash_attention():
     bench = FormulaBench(token=0.05)
     bench.has_gpu = True
