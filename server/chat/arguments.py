@@ -266,9 +266,9 @@ class PythonArguments(_Object):
         while position < len(text):
             char = text[position]
             if self._quote:
-                if char == self._quote and not self._escapes and not final:
-                    if skip_space(text, position + 1) >= len(text):
-                        break  # what follows decides
+                may_end = char == self._quote and not self._escapes and not final
+                if may_end and skip_space(text, position + 1) >= len(text):
+                    break  # what follows decides
                 self._in_quotes(text, position)
             elif char in "\"'":
                 self._quote = char

@@ -29,8 +29,8 @@ _OTHER_VALUES: tuple[tuple[Any, str], ...] = (
     (_NUMBER, str(_NUMBER)),
     (True, "[Tt]rue"),
     (None, "None|null"),
-    ({"w": 1}, r"\{"),
-    ([_NUMBER], r"\["),
+    ({"w": 1}, r"\{.{1,20}\}"),
+    ([_NUMBER], r"\[\s*4207\s*\]"),
 )
 _TRICKY = "w'w\\w"
 
@@ -307,7 +307,7 @@ def _by_parts(lexer: Lexer, text: str, name: str, arguments: Message, start: int
     labelled = re.fullmatch(r"\s*:\s*(\S+)", between)
     if labelled and after_name.rstrip().endswith("{") and joint.startswith(labelled.group(1)):
         return _bracketed(text, at, name, after_name, rest, "}", "keyed", labelled.group(1))
-    return _marked(lexer, text, at, name, after_name, between, joint, rest)
+    return _marked(lexer, text, at, after_name, between, joint, rest)
 
 
 def _bracketed(
@@ -329,14 +329,7 @@ def _bracketed(
 
 
 def _marked(
-    lexer: Lexer,
-    text: str,
-    at: int,
-    name: str,
-    after_name: str,
-    between: str,
-    joint: str,
-    rest: str,
+    lexer: Lexer, text: str, at: int, after_name: str, between: str, joint: str, rest: str
 ) -> Core | None:
     close = lexer.common_prefix(joint, rest)
     remains = joint[len(close) :]
@@ -366,7 +359,8 @@ def _with_typed_parameters(turns: Turns, syntax: CallSyntax) -> CallSyntax:
     for value, shown in _OTHER_VALUES:
         text = turns.body(calls=[probe_call(NAME, {KEY: value}, _ID)]) or ""
         at = text.find(KEY)
-        found = re.search(shown, text[at:]) if at >= 0 else None
+        close = re.escape(syntax.parameters.close)
+        found = re.search(f"(?:{shown})(?={close})", text[at:]) if at >= 0 else None
         if found is None:
             continue
         before.append(text[at + len(KEY) : at + found.start()])

@@ -107,7 +107,7 @@ class Probes:
 
     def before_user(self) -> str | None:
         """A turn that another user message follows."""
-        messages = [
+        messages: list[Message] = [
             {"role": "assistant", "content": CONTENT},
             {"role": "user", "content": USER2},
         ]
@@ -117,7 +117,7 @@ class Probes:
     def after_result(self) -> str | None:
         """The whole prompt after a tool has answered."""
         call = probe_call(NAME, {KEY: VALUE}, "call_1")
-        messages = [
+        messages: list[Message] = [
             {"role": "user", "content": USER},
             {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "tool", "content": RESULT, "tool_call_id": "call_1"},
@@ -309,7 +309,7 @@ def _paired(lexer: Lexer, opening: str, closing: str) -> bool:
     """Whether two tags are the ends of one thing: <response> </response>, START_X END_X."""
 
     def name(tag: str) -> str:
-        return re.sub(r"[^a-z]|start|begin|end", "", tag.lower())
+        return re.sub(r"[^a-z]|start|begin|end|open|close", "", tag.lower())
 
     return any(name(tag) == name(closing) for tag in lexer.markers(opening))
 

@@ -202,19 +202,23 @@ class ChatFormat(Struct, frozen=True):
         """`prompt` and the last turn of `text`; `shared` is what any such turn begins with."""
         thought = message.get("reasoning_content") or message.get("reasoning") or ""
         thought = thought.strip() if isinstance(thought, str) else ""
-        if text.startswith(prompt) and thought in text[len(prompt) :]:
+        syntax, opening = self.learned.thought, self.opening_of(prompt)
+        opened = core(syntax.open) in core(opening) and core(syntax.close) not in core(opening)
+        tail = text[len(prompt) :] if text.startswith(prompt) else None
+        closes = not opened or core(syntax.close) in core(tail or "")
+        if tail is not None and thought in tail and closes:
             return text
-        opening = self.opening_of(prompt)
         base = prompt[: len(prompt) - len(opening)]
         if not text.startswith(base):
             base = shared  # some templates print the turns before differently once they are over
-        syntax = self.learned.thought
-        body, opened = text[len(base) :], core(syntax.open) in core(opening)
-        opened = opened and core(syntax.close) not in core(opening)
+        body, begins = text[len(base) :], rf"^\s*{re.escape(syntax.open.strip())}\s*"
         if thought and thought in body:
-            lead = re.match(rf"\s*{re.escape(syntax.open.strip())}\s*", body)
-            return prompt + (body[lead.end() :] if opened and lead else body)
+            return prompt + (re.sub(begins, "", body, count=1) if opened else body)
+        if core(opening) and not opened and core(syntax.close) not in core(opening):
+            return text  # the prompt opens something else: there is no place for a thought
         body = without_empty_thought(body, syntax)
+        if opened and core(syntax.close) not in core(body):
+            body = re.sub(begins, "", body, count=1)
         if opened:
             return prompt + thought + syntax.close + body
         return prompt + (syntax.open + thought + syntax.close if thought else "") + body

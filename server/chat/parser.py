@@ -45,10 +45,14 @@ class Grammar:
         self.triggers = frozenset(triggers)
         opening = thought.open.strip().split("\n")[0]
         self.thought_trigger = opening
+        # Where nothing marks the end of a turn, only the next header does.
+        self.restart = header.strip() if not ends and "<" in header else ""
         content_trigger = "" if self.named_content else self.content_open
         closers = [self.thought_close, self.content_close]
-        self.in_text = Markers([*ends, *triggers, *closers, content_trigger, opening])
-        self.in_text_without_calls = Markers([*ends, *closers, content_trigger, opening])
+        self.without_calls = (*ends, *closers, content_trigger, opening, self.restart)
+        self.with_calls = (*self.without_calls, *triggers)
+        self.in_text = Markers(self.with_calls)
+        self.in_text_without_calls = Markers(self.without_calls)
         self.in_thought = Markers([*ends, self.thought_close])
         self.in_channel = Markers([*ends, self.thought_close])
         self.channel_header = Markers(
@@ -80,6 +84,10 @@ class OutputParser:
         self._grammar = grammar
         self._tools = ToolSchemas.of(tools)
         self._calls = tools is None or len(tools) > 0
+        self._bare_triggers = self._known_bare_calls()
+        self._markers = grammar.in_text if self._calls else grammar.in_text_without_calls
+        if self._bare_triggers:
+            self._markers = Markers([*grammar.with_calls, *self._bare_triggers])
         self._collector = Collector(seed, id_length)
         self._text = ""
         self._position = 0
@@ -97,6 +105,16 @@ class OutputParser:
         if opening:
             self.feed(opening)
             self._collector.reset()
+
+    def _known_bare_calls(self) -> dict[str, CallSyntax]:
+        """Beginnings of bare calls of the known tools, where calls follow content unmarked."""
+        return {
+            begin: syntax
+            for syntax in self._grammar.bare
+            if syntax.in_text and self._calls
+            for name in self._tools.parameters
+            for begin in _beginnings(syntax, name)
+        }
 
     def feed(self, text: str) -> list[Delta]:
         """Take more text; returns what is certain now."""
@@ -163,8 +181,7 @@ class OutputParser:
     # Free text.
 
     def _in_text(self) -> bool:
-        grammar = self._grammar
-        markers = grammar.in_text if self._calls else grammar.in_text_without_calls
+        markers = self._markers
         found = markers.search(self._text, self._position)
         if found is None:
             stop = len(self._text)
@@ -185,6 +202,17 @@ class OutputParser:
             self._end_content()
             self._position = after
             self._state = self._after_end
+        elif marker == grammar.restart:
+            self._end_content()
+            self._position = after
+            self._called = True
+            self._state = self._segment
+        elif marker in self._bare_triggers:
+            self._space = ""
+            self._trigger = ""
+            self._mark = self._position
+            self._candidates = (self._bare_triggers[marker],)
+            self._state = self._open_call
         elif marker in grammar.triggers:
             self._space = ""
             self._mark = self._position
@@ -559,6 +587,19 @@ class OutputParser:
         self._position = found.end()
         self._state = self._after_end
         return True
+
+
+def _beginnings(syntax: CallSyntax, name: str) -> list[str]:
+    """How a bare call of `name` begins: up to its name and the letter behind it."""
+    shown = syntax.first_open.lstrip()
+    for piece in syntax.pieces:
+        if piece.slot == "name":
+            following = syntax.pieces[syntax.pieces.index(piece) + 1 :]
+            return [shown + name + following[0].text[:1]] if following else []
+        if piece.slot is not None:
+            return []
+        shown += piece.text
+    return []
 
 
 def _behind(syntax: CallSyntax, trigger: str) -> str:

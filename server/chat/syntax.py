@@ -4,6 +4,7 @@ Literal texts are kept as the template prints them, whitespace included; readers
 whitespace left out (`core`), because models are less exact about it than templates.
 """
 
+import itertools
 import re
 from typing import Literal
 
@@ -158,15 +159,15 @@ def _compounds(sample: str) -> list[tuple[str, str]]:
     tags = [(m.start(), m.end(), m.group()) for m in re.finditer(_TAG, sample)]
     followed: dict[str, set[str]] = {}
     words: dict[str, set[str]] = {}
-    for (_, end, tag), (start, _, after) in zip(tags, tags[1:], strict=False):
+    for (_, end, tag), (start, _, after) in itertools.pairwise(tags):
         between = sample[end:start]
         bare = bool(between) and "\n" not in between and between[0].isalpha()
         followed.setdefault(tag, set()).add(after if bare else "")
         words.setdefault(tag, set()).add(between)
     found = []
-    for tag, after in followed.items():
-        last = next(iter(after))
-        if len(after) == 1 and last and last != tag and len(words[tag]) >= 3:
+    for tag, lasts in followed.items():
+        last = next(iter(lasts))
+        if len(lasts) == 1 and last and last != tag and len(words[tag]) >= 3:
             found.append((tag, last))
     return found
 

@@ -248,13 +248,13 @@ SHAPES: dict[str, str] = {
     ),
     # Headers: recipients, channels, content wrapped in tags of its own.
     "recipients": (
+        "{% if tools %}<|tools|>{{ tools | tojson }}<|eot|>{% endif %}"
         "{% for m in messages %}<|header|>{{ m.role }}<|/header|>\n\n"
         "{% if m.role == 'assistant' %}"
         "{% if m.content %}>>>all\n{{ m.content }}{% endif %}"
         "{% for c in m.tool_calls or [] %}>>>{{ c.function.name }}\n"
         "{{ c.function.arguments | tojson }}{% endfor %}"
         "{% else %}{{ m.content }}{% endif %}<|eot|>{% endfor %}"
-        "{% if tools %}<|tools|>{{ tools | tojson }}{% endif %}"
         "{% if add_generation_prompt %}<|header|>assistant<|/header|>\n\n>>>{% endif %}"
     ),
     "name-line": (
@@ -271,7 +271,8 @@ SHAPES: dict[str, str] = {
         "{% if tools %}<|begin|>system<|content|>{{ tools | tojson }}<|end|>{% endif %}"
         "{% for m in messages %}{% if m.role == 'assistant' %}"
         "{% if m.reasoning_content %}<|begin|>assistant<|think|>{{ m.reasoning_content }}<|end|>"
-        "{% endif %}{% if m.content %}<|begin|>assistant<|content|>{{ m.content }}<|end|>{% endif %}"
+        "{% endif %}{% if m.content %}<|begin|>assistant<|content|>{{ m.content }}<|end|>"
+        "{% endif %}"
         "{% if m.tool_calls %}<|begin|>assistant<|tool_calls|>{% for c in m.tool_calls %}"
         "<|call:begin|>{{ c.id }}<|call:name|>{{ c.function.name }}<|call:args|>"
         "{{ c.function.arguments | tojson }}<|call:end|>{% endfor %}<|calls|>{% endif %}"
