@@ -24,7 +24,7 @@ from engine.request import (
     Usage,
 )
 from engine.scheduler import Scheduler
-from engine.sequence import RequestState, Sequence
+from engine.sequence import Constraint, RequestState, Sequence
 from engine.vocab_math import Row
 
 Outgoing = list[tuple[RequestState, Event]]
@@ -87,16 +87,13 @@ class EngineCore:
     def _new_choices(self, state: RequestState) -> list[Sequence]:
         request = state.request
         hidden = self._vocabulary.control - request.special_tokens
-        return [
-            Sequence(
-                state,
-                index,
-                OutputText(
-                    self._vocabulary.token_bytes, hidden, request.stop, request.include_stop
-                ),
-            )
-            for index in range(request.n)
-        ]
+        token_bytes = self._vocabulary.token_bytes
+        choices = []
+        for index in range(request.n):
+            output = OutputText(token_bytes, hidden, request.stop, request.include_stop)
+            constraint = state.constraint.fork() if state.constraint is not None else None
+            choices.append(Sequence(state, index, output, constraint))
+        return choices
 
     def step(self) -> Outgoing:
         """Advance every running request; call while `scheduler.has_work`."""
@@ -129,14 +126,16 @@ class EngineCore:
             out.append((state, RequestFailed(error)))
             return
         state.first_token = state.first_token or time.monotonic()
-        sequence.tokens.append(token)
-        stop_reason = self._finish_reason(sequence, token, logprob)
+        before = sequence.n_generated
+        stop_reason = self._append(sequence, token, logprob)
+        if sequence.constraint is not None and sequence.finish_reason is None:
+            stop_reason = self._append_forced(sequence, sequence.constraint)
         finished = sequence.finish_reason is not None
         text, logprobs = sequence.output.take(final=finished)
         event = TokenOutput(
             index=sequence.index,
             text=text,
-            n_tokens=1,
+            n_tokens=sequence.n_generated - before,
             logprobs=logprobs,
             finish_reason=sequence.finish_reason,
             stop_reason=stop_reason,
@@ -153,8 +152,9 @@ class EngineCore:
         if request.ignore_eos:
             row[self._eog] = -np.inf
         sequence.sampler.adjust(row)
+        if sequence.constraint is not None:
+            sequence.constraint.restrict(row)
         token = sequence.sampler.sample(row)
-        sequence.sampler.accept(token)
         return token, self._logprob(token, raw) if raw else None
 
     def _logprob(self, token: int, raw: RawLogprobs) -> TokenLogprob:
@@ -162,11 +162,13 @@ class EngineCore:
         top = tuple(TopLogprob(other, data(other), logprob) for other, logprob in raw.top)
         return TokenLogprob(token, data(token), raw.of(token), top)
 
-    def _finish_reason(
-        self, sequence: Sequence, token: int, logprob: TokenLogprob | None
+    def _append(
+        self, sequence: Sequence, token: int, logprob: TokenLogprob | None = None
     ) -> str | int | None:
-        """Add `token` to the text and see whether the choice has ended; returns what ended it."""
+        """Add `token` to the choice and see whether that ends it; returns the stop that did."""
         request = sequence.group.request
+        sequence.tokens.append(token)
+        sequence.sampler.accept(token)
         if token in self._vocabulary.end_of_generation:
             sequence.finish_reason = FinishReason.STOP
             return token
@@ -177,6 +179,20 @@ class EngineCore:
         full = len(sequence.tokens) >= self._context
         if full or sequence.n_generated >= request.max_tokens:
             sequence.finish_reason = FinishReason.LENGTH
+        return None
+
+    def _append_forced(self, sequence: Sequence, constraint: Constraint) -> str | int | None:
+        """Tell the constraint of the last token, and add those it leaves no choice about."""
+        constraint.accept(sequence.tokens[-1])
+        # With log probabilities each token needs a row of its own, so it is drawn like any other.
+        forced = constraint.forced() if sequence.group.request.logprobs is None else []
+        for token in forced:
+            stop_reason = self._append(sequence, token)
+            if sequence.finish_reason is not None:
+                return stop_reason
+            constraint.accept(token)
+        if constraint.finished:
+            sequence.finish_reason = FinishReason.STOP
         return None
 
     def _finish(self, sequence: Sequence, out: Outgoing) -> None:

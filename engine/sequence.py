@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from engine.output import OutputText
 from engine.request import FinishReason, Request
 from engine.sampler import Sampler
 from engine.vocab_math import Row
 
 
+class Constraint(Protocol):
+    """Follows the output of one choice and says what may come next."""
+
+    def restrict(self, row: Row) -> None:
+        """Set the logits of every token that may not come next to -inf, in place."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Move on by a token that was allowed."""
+        ...
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, in order; `accept` is still to be told of each."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Nothing may follow."""
+        ...
+
+    def fork(self) -> Constraint:
+        """The same place in the same grammar, on its own from here."""
+        ...
+
+
 class Sequence:
     """One choice: its tokens, how many of them the model has computed, and where."""
 
-    def __init__(self, group: RequestState, index: int, output: OutputText) -> None:
+    def __init__(
+        self,
+        group: RequestState,
+        index: int,
+        output: OutputText,
+        constraint: Constraint | None = None,
+    ) -> None:
         self.group = group
         self.index = index
         self.slot = -1
         self.tokens = list(group.request.prompt)
         self.n_computed = 0
         self.output = output
+        self.constraint = constraint
         request = group.request
         self.sampler = Sampler(request.sampling, request.prompt, index)
         self.finish_reason: FinishReason | None = None
@@ -41,8 +75,12 @@ class Sequence:
 class RequestState:
     """A request with its choices, and what they share."""
 
-    def __init__(self, request: Request, submitted: float) -> None:
+    def __init__(
+        self, request: Request, submitted: float, constraint: Constraint | None = None
+    ) -> None:
+        """`constraint` stands at the start of the request's grammar; each choice forks it."""
         self.request = request
+        self.constraint = constraint
         self.choices: list[Sequence] = []
         self.unstarted: list[Sequence] = []
         """Choices that wait for a slot after the first has computed the prompt."""

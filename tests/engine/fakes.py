@@ -10,7 +10,7 @@ from engine.batch import Batch, Clear, Drop, Logits, Restore, Rows, Save, Trim
 from engine.core import EngineCore, Outgoing
 from engine.kv_cache import KVCache
 from engine.request import Request, RequestDone, RequestFailed, TokenOutput
-from engine.sequence import RequestState
+from engine.sequence import Constraint, RequestState
 
 END = 0
 N_VOCAB = 64
@@ -124,10 +124,10 @@ class Harness:
         self.answers: dict[str, Answer] = {}
         self._clock = 0.0
 
-    def add(self, request: Request) -> Answer:
+    def add(self, request: Request, constraint: Constraint | None = None) -> Answer:
         self._clock += 1
         self.answers[request.id] = Answer()
-        self.core.add(RequestState(request, self._clock))
+        self.core.add(RequestState(request, self._clock, constraint))
         return self.answers[request.id]
 
     def step(self) -> Outgoing:

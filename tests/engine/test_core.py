@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from engine.batch import Clear, Restore, Save
 from engine.errors import NoTokenPossible
-from engine.request import Priority, Request, RequestDone, RequestFailed, SamplingParams, Usage
+from engine.request import (
+    Priority,
+    Request,
+    RequestDone,
+    RequestFailed,
+    SamplingParams,
+    Usage,
+)
+from engine.vocab_math import Row
 from tests.engine.fakes import END, FakeRunner, Harness, continuation, make_core
 
 GREEDY = SamplingParams(temperature=0)
@@ -241,3 +250,56 @@ def test_random_load_with_aborts_loses_no_slot() -> None:
             assert harness.answers[name].texts == expected
     assert harness.core.scheduler.running == {}
     assert harness.core.states == {}
+
+
+class Spelling:
+    """A constraint to one text: the fake model has no say, but in the places marked by '?'."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def restrict(self, row: Row) -> None:
+        if self._text[0] != "?":
+            row[[token for token in range(len(row)) if token != ord(self._text[0]) - 64]] = -np.inf
+        row[END] = -np.inf
+
+    def accept(self, token: int) -> None:
+        assert self._text[0] in (chr(64 + token), "?")
+        self._text = self._text[1:]
+
+    def forced(self) -> list[int]:
+        return [ord(letter) - 64 for letter in self._text.split("?", 1)[0]]
+
+    @property
+    def finished(self) -> bool:
+        return not self._text
+
+    def fork(self) -> Spelling:
+        return Spelling(self._text)
+
+
+@pytest.mark.parametrize("logprobs", [None, 0])
+def test_forced_tokens_cost_no_step_of_their_own(logprobs: int | None) -> None:
+    runner = FakeRunner()
+    harness = Harness(make_core(runner))
+    both = request("a", [1, 2], 50, n=2, logprobs=logprobs)
+    answer = harness.add(both, Spelling("ABC?DEFGH"))
+    free = harness.add(request("b", [7], 3))
+    harness.run()
+    for text in answer.texts.values():
+        assert text == f"ABC{text[3]}DEFGH"
+    assert answer.reasons == {0: "stop", 1: "stop"}
+    assert free.texts == {0: continuation([7], 3)}
+    assert isinstance(answer.end, RequestDone)
+    assert answer.end.usage.completion_tokens == 18
+    longest = max(len(span.tokens) for batch in runner.batches[1:] for span in batch.spans)
+    assert longest == (3 if logprobs is None else 1)
+
+
+def test_max_tokens_and_stops_cut_forced_tokens() -> None:
+    harness = Harness(make_core(FakeRunner()))
+    short = harness.add(request("a", [1], 4), Spelling("ABCDEFGH"))
+    stopped = harness.add(request("b", [1], 9, stop=("EF",)), Spelling("ABCDEFGH"))
+    harness.run()
+    assert (short.texts, short.reasons) == ({0: "ABCD"}, {0: "length"})
+    assert (stopped.texts, stopped.stop_reasons) == ({0: "ABCD"}, {0: "EF"})
