@@ -70,8 +70,8 @@ def compile_node(
 
 
 def compile_schema(schema: Json) -> str:
-    """The GBNF of a schema; see `compile`."""
-    return compile(schema).gbnf
+    """The GBNF alone of a schema; see `compile`."""
+    return print_gbnf(schema_node(schema)[0], DEFAULT_LIMITS.text_bytes)
 
 
 def compile_json_object() -> Compiled:

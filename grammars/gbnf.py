@@ -35,7 +35,7 @@ class _Printer:
         return "\n".join(self.lines) + "\n"
 
     def define(self, name: str, body: Node) -> None:
-        line = f"{name} ::= " + (self.choice_text(body) or '""')
+        line = f"{name} ::= " + (self.text(body, 0) or '""')
         self.size += len(line.encode())
         if self.size > self.max_bytes:
             raise LimitExceeded("", "", "text_bytes", f"the grammar is over {self.max_bytes}")
@@ -61,59 +61,53 @@ class _Printer:
             rule = self.shared[key] = Rule("r", make())
         return rule
 
-    def choice_text(self, node: Node) -> str:
-        if isinstance(node, Choice):
-            return " | ".join(self.sequence_text(o) for o in node.options)
-        return self.sequence_text(node)
+    def text(self, node: Node, level: int) -> str:
+        """`level`: 0 alternatives may stand bare, 1 a sequence may, 2 a single item only."""
+        kind = type(node)
+        if kind is Literal:
+            return literal(node.text)  # type: ignore[union-attr]
+        if kind is Rule:
+            return self.name(node)  # type: ignore[arg-type]
+        if kind is Sequence:
+            text = self.sequence_text(node.items)  # type: ignore[union-attr]
+            return f"({text})" if level > 1 and text else text
+        if kind is Choice:
+            text = " | ".join([self.text(o, 1) for o in node.options])  # type: ignore[union-attr]
+            return f"({text})" if level else text
+        if kind is Chars:
+            return char_class(node.ranges)  # type: ignore[union-attr]
+        if kind is Token:
+            return self.text(node.body, level)  # type: ignore[union-attr]
+        if isinstance(node, Repeat):
+            return self.repeat_text(node.body, node.min, node.max)
+        assert isinstance(node, Dfa)
+        make = lambda: unroll.right_linear(node.automaton, node.escaped)  # noqa: E731
+        return self.name(self.named(("dfa", id(node.automaton), node.escaped), make))
 
-    def sequence_text(self, node: Node) -> str:
-        items = node.items if isinstance(node, Sequence) else (node,)
+    def sequence_text(self, items: tuple[Node, ...]) -> str:
+        """Neighbouring literals become one."""
         parts: list[str] = []
-        pending = ""
+        after_literal = False
         for item in items:
-            if isinstance(item, Token):
-                item = item.body
-            inner = item.items if isinstance(item, Sequence) else (item,)
-            for part in inner:
-                if isinstance(part, Literal):
-                    pending += part.text
-                    continue
-                if pending:
-                    parts.append(literal(pending))
-                    pending = ""
-                text = self.item_text(part)
-                if text:
-                    parts.append(text)
-        if pending:
-            parts.append(literal(pending))
+            text = self.text(item, 1)
+            is_literal = text.startswith('"') and text.find('"', 1) == len(text) - 1
+            is_literal = is_literal or type(item) is Literal
+            if is_literal and after_literal:
+                parts[-1] = parts[-1][:-1] + text[1:]
+            elif text:
+                parts.append(text)
+                after_literal = is_literal
         return " ".join(parts)
-
-    def item_text(self, node: Node) -> str:
-        match node:
-            case Chars(ranges):
-                return char_class(ranges)
-            case Literal(text):
-                return literal(text)
-            case Rule():
-                return self.name(node)
-            case Token(body):
-                return self.item_text(body)
-            case Dfa(automaton, escaped):
-                make = lambda: unroll.right_linear(automaton, escaped)  # noqa: E731
-                return self.name(self.named(("dfa", id(automaton), escaped), make))
-            case Repeat(body, low, high):
-                return self.repeat_text(body, low, high)
-            case Sequence(items) if not items:
-                return ""
-        return f"({self.choice_text(node)})"
 
     def repeat_text(self, body: Node, low: int, high: int | None) -> str:
         if max(low, high or 0) > REPEAT_LIMIT:
-            return self.item_text(_factor(self.atom(body), low, high))
+            return self.text(_factor(self.atom(body), low, high), 2)
         if (high is None or high > 1) and self.weight(body) > 1:
             if max(low, high or 0) > 4 or self.weight(body) > GROUP_LIMIT:
                 body = self.atom(body)
-        text = self.item_text(body)
+        while isinstance(body, Token):
+            body = body.body
+        text = self.text(body, 2)
         if isinstance(body, Repeat) or (isinstance(body, Literal) and len(body.text) > 1):
             text = f"({text})"
         return text + _bounds(low, high)
@@ -160,6 +154,7 @@ def _bounds(low: int, high: int | None) -> str:
     return f"{{{low}}}" if low == high else f"{{{low},{high}}}"
 
 
+@lru_cache(maxsize=4096)
 def identifier(hint: str) -> str:
     """A rule name: ASCII letters, digits and dashes, starting with a letter."""
     name = "".join(c if c.isascii() and c.isalnum() else "-" for c in hint).strip("-")[:40]
@@ -180,6 +175,7 @@ def _escape(char: str, special: str) -> str:
     return char
 
 
+@lru_cache(maxsize=4096)
 def literal(text: str) -> str:
     return '"' + "".join('\\"' if c == '"' else _escape(c, "") for c in text) + '"'
 

@@ -8,12 +8,13 @@ lexemes of their own. A `Rule` inside of a token is a terminal, elsewhere a rule
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 from . import unroll
 from .charset import CharSet
 from .errors import LimitExceeded
 from .gbnf import identifier
-from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token, is_epsilon
+from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
 
 
 def print_lark(root: Node, max_bytes: int = 4_000_000) -> str:
@@ -29,14 +30,16 @@ class _Printer:
         self.counts: dict[str, int] = {}
         self.queue: list[tuple[str, Node, bool]] = []
         self.tokens: dict[str, str] = {}
+        self.known: dict[int, str] = {}
+        self.keep: list[Node] = []  # so that no id is used twice
         self.automata: dict[tuple[int, bool], Node] = {}
         self.size, self.max_bytes = 0, max_bytes
 
     def run(self, root: Node) -> str:
-        self.emit("start", self.rule_choice(root))
+        self.emit("start", self.rule(root, 0))
         while self.queue:
             name, body, terminal = self.queue.pop()
-            text = self.term(body, 0) if terminal else self.rule_choice(body)
+            text = self.term(body, 0) if terminal else self.rule(body, 0)
             self.emit(name, text)
         return "\n".join(self.lines) + "\n"
 
@@ -67,116 +70,110 @@ class _Printer:
 
     # ------------------------------------------------------------------ rules
 
-    def rule_choice(self, node: Node) -> str:
-        if isinstance(node, Choice):
-            return " | ".join(self.rule_sequence(o) for o in node.options)
-        return self.rule_sequence(node)
-
-    def rule_sequence(self, node: Node) -> str:
-        items = node.items if isinstance(node, Sequence) else (node,)
-        return " ".join(self.rule_item(i) for i in items) or '""'
-
-    def rule_item(self, node: Node) -> str:
+    def rule(self, node: Node, level: int) -> str:
+        """`level`: 0 alternatives may stand bare, 1 a sequence may, 2 a single item only."""
         match node:
-            case Literal(text):
+            case Literal(text) | Token(Literal(text)):
                 return quote(text)
-            case Chars(ranges):
-                return f"/{char_class(ranges)}/"
             case Rule():
                 return self.name(node, False)
-            case Token(Literal(text)):
-                return quote(text)
+            case Sequence(items):
+                text = " ".join([self.rule(i, 2) for i in items]) or '""'
+                return f"({text})" if level > 1 and len(items) > 1 else text
+            case Choice(options):
+                text = " | ".join([self.rule(o, 1) for o in options])
+                return f"({text})" if level else text
             case Token(body):
                 return self.token(body)
-            case Dfa():
-                return self.token(node)
+            case Chars(ranges):
+                return f"/{char_class(ranges)}/"
             case Repeat(body, low, high):
-                text = self.rule_item(body)
-                return f"({text}){_bounds(low, high)}" if isinstance(body, Repeat) else (
-                    text + _bounds(low, high)
-                )
-        return '""' if is_epsilon(node) else f"({self.rule_choice(node)})"
+                text = self.rule(body, 2)
+                return (f"({text})" if isinstance(body, Repeat) else text) + _bounds(low, high)
+        return self.token(node)
 
     def token(self, body: Node) -> str:
-        text = self.term(body, 0)
-        if text not in self.tokens:
-            self.tokens[text] = self.fresh("T")
-            self.emit(self.tokens[text], text)
-        return self.tokens[text]
+        key = id(body)
+        if key not in self.known:
+            text = self.term(body, 0)
+            if text not in self.tokens:
+                self.tokens[text] = self.fresh("T")
+                self.emit(self.tokens[text], text)
+            self.known[key] = self.tokens[text]
+            self.keep.append(body)
+        return self.known[key]
 
     # ------------------------------------------------------------------ terminals
 
     def term(self, node: Node, level: int) -> str:
-        """`level`: 0 alternatives may stand bare, 1 sequences may, 2 one item."""
-        regex = regex_text(node, 0)
-        if regex is not None:
-            return f"/{regex}/" if regex else '""'
+        return _slashes(*self.part(node, level))
+
+    def part(self, node: Node, level: int) -> tuple[str, bool]:
+        """Text at a level as in `rule`, and whether it is the inside of a regular expression."""
         match node:
+            case Literal(text):
+                escaped = "".join([_escape(c) for c in text])
+                return (f"(?:{escaped})" if level > 1 and len(text) != 1 else escaped), True
+            case Chars(ranges):
+                return char_class(ranges), True
             case Rule():
-                return self.name(node, True)
+                return self.name(node, True), False
+            case Sequence(items):
+                return self.joined([self.part(i, 2) for i in items], "", " ", level > 1)
+            case Choice(options):
+                return self.joined([self.part(o, 1) for o in options], "|", " | ", level > 0)
+            case Repeat(body, low, high):
+                text, regex = self.part(body, 2)
+                if isinstance(body, Repeat):
+                    text = f"(?:{text})" if regex else f"({text})"
+                return text + _bounds(low, high), regex
             case Token(body):
-                return self.term(body, level)
+                return self.part(body, level)
             case Dfa(automaton, escaped):
                 key = (id(automaton), escaped)
                 if key not in self.automata:
                     self.automata[key] = unroll.regular(automaton, escaped)
-                return self.term(self.automata[key], level)
-            case Repeat(body, low, high):
-                return self.term(body, 2) + _bounds(low, high)
-            case Sequence(items):
-                text = " ".join(self.term(i, 1 if len(items) == 1 else 2) for i in items)
-                return f"({text})" if level > 1 else text
-            case Choice(options):
-                text = " | ".join(self.term(o, 1) for o in options)
-                return f"({text})" if level else text
+                return self.part(self.automata[key], level)
         raise TypeError(f"{type(node).__name__} inside a token")
 
+    @staticmethod
+    def joined(
+        parts: list[tuple[str, bool]], tight: str, loose: str, group: bool
+    ) -> tuple[str, bool]:
+        if all([regex for _, regex in parts]):
+            text = tight.join([text for text, _ in parts])
+            return (f"(?:{text})" if group else text), True
+        text = loose.join([_slashes(*part) for part in parts])
+        return (f"({text})" if group else text), False
 
-def regex_text(node: Node, level: int) -> str | None:
-    """A regular expression in Rust's syntax, or None where a rule or automaton is involved."""
-    match node:
-        case Literal(text):
-            escaped = "".join(_escape(c, _SPECIAL) for c in text)
-            return f"(?:{escaped})" if level > 1 and len(text) != 1 else escaped
-        case Chars(ranges):
-            return char_class(ranges)
-        case Token(body):
-            return regex_text(body, level)
-        case Repeat(body, low, high):
-            inner = regex_text(body, 2)
-            if inner is None:
-                return None
-            if isinstance(body, Repeat):
-                inner = f"(?:{inner})"
-            return inner + _bounds(low, high)
-        case Sequence(items) | Choice(items):
-            bare = isinstance(node, Choice)
-            parts = [regex_text(i, 0 if bare else 1) for i in items]
-            if any(p is None for p in parts):
-                return None
-            text = ("|" if bare else "").join(p for p in parts if p is not None)
-            return f"(?:{text})" if level > (0 if bare else 1) else text
-    return None
+
+def _slashes(text: str, regex: bool) -> str:
+    if not regex:
+        return text
+    return f"/{text}/" if text else '""'
 
 
 _SPECIAL = "\\.+*?()|[]{}^$#&-~/"
 
 
-def _escape(char: str, special: str) -> str:
-    if char in special:
+@lru_cache(maxsize=4096)
+def _escape(char: str) -> str:
+    if char in _SPECIAL:
         return "\\" + char
     return char if char == " " or (char.isprintable() and ord(char) > 32) else f"\\x{{{ord(char):X}}}"
 
 
+@lru_cache(maxsize=4096)
 def char_class(ranges: CharSet) -> str:
     parts = []
     for low, high in ranges:
-        parts.append(_escape(chr(low), _SPECIAL))
+        parts.append(_escape(chr(low)))
         if high > low:
-            parts.append(("-" if high > low + 1 else "") + _escape(chr(high), _SPECIAL))
+            parts.append(("-" if high > low + 1 else "") + _escape(chr(high)))
     return f"[{''.join(parts)}]"
 
 
+@lru_cache(maxsize=4096)
 def quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 

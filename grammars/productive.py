@@ -29,15 +29,15 @@ def prune(root: Node) -> Node:
 
 
 def _productive(node: Node, good: set[int]) -> bool:
-    match node:
-        case Rule():
-            return id(node) in good
-        case Sequence(items):
-            return all(_productive(i, good) for i in items)
-        case Choice(options):
-            return any(_productive(o, good) for o in options)
-        case Repeat(body, low, _):
-            return low == 0 or _productive(body, good)
+    kind = type(node)
+    if kind is Rule:
+        return id(node) in good
+    if kind is Sequence:
+        return all([_productive(i, good) for i in node.items])  # type: ignore[union-attr]
+    if kind is Choice:
+        return any([_productive(o, good) for o in node.options])  # type: ignore[union-attr]
+    if isinstance(node, Repeat):
+        return node.min == 0 or _productive(node.body, good)
     return True  # a token that matches nothing is never built
 
 
