@@ -3,7 +3,14 @@
 
 PYTHON ?= python3
 ARGS ?=
+BENCH_PORT ?= 8089
 VENV_PYTHON := .venv/bin/python
+
+define READY
+import sys, urllib.request
+urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/health")
+endef
+export READY
 
 .PHONY: serve test lint format bench install install-dev
 
@@ -22,9 +29,14 @@ format: install-dev
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
 
+# The engine beside the bare loop, then a server of this checkout through HTTP.
 bench: install-dev
-	$(VENV_PYTHON) -m benchmarks.engine $(ARGS)
-	$(VENV_PYTHON) -m benchmarks.throughput $(ARGS)
+	$(VENV_PYTHON) benchmarks/engine.py $(ARGS)
+	@$(VENV_PYTHON) -m server --port $(BENCH_PORT) --alias default --parallel 16 --context 1024 --log-level warning & \
+	server=$$!; trap "kill $$server" EXIT; \
+	until $(VENV_PYTHON) -c "$$READY" $(BENCH_PORT) 2>/dev/null; do \
+		kill -0 $$server || exit 1; sleep 0.5; done; \
+	$(VENV_PYTHON) benchmarks/throughput.py --url http://127.0.0.1:$(BENCH_PORT) $(ARGS)
 
 install:
 	@$(PYTHON) engine/install.py

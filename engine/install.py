@@ -170,7 +170,10 @@ def venv_python() -> Path:
 
 
 def create_venv() -> None:
-    if venv_python().exists() and run_quietly([str(venv_python()), "-m", "pip", "--version"]):
+    """A new one too where the present one is of another Python or lost its pip."""
+    tag = sys.implementation.cache_tag
+    check = f"import pip, sys; sys.exit(sys.implementation.cache_tag != {tag!r})"
+    if venv_python().exists() and run_quietly([str(venv_python()), "-c", check]):
         return
     say(f"creating {VENV.name} with Python {platform.python_version()}")
     if not run_quietly([sys.executable, "-m", "venv", "--clear", str(VENV)]):
