@@ -22,6 +22,7 @@ RESERVED_KWARGS = frozenset(
 )
 INLINE_CHARS = 4096
 """Texts up to this length are rendered and encoded on the event loop: a thread costs more."""
+_CHARS_PER_TURN = 50
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -153,7 +154,14 @@ def _prompt(model: ServedModel, messages: list[dict[str, Any]], kwargs: dict[str
 
 
 def _size(messages: Sequence[ChatMessage]) -> int:
-    return sum(len(str(message.content)) for message in messages)
+    """About how many characters there are to render and encode."""
+    return sum(
+        _CHARS_PER_TURN
+        + len(str(message.content))
+        + len(message.reasoning_content or message.reasoning or message.thought or "")
+        + (len(str(message.tool_calls)) if message.tool_calls else 0)
+        for message in messages
+    )
 
 
 async def _off_loop_if(

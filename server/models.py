@@ -108,7 +108,7 @@ class ServedModel:
             )
         except TemplateError as error:
             raise ModelLoadError(f"{self.name}: {error}") from error
-        log.info("%s: %s", self.name, format.describe())
+        log.debug("%s: %s", self.name, format.describe())
         return engine, format
 
     def serve(self, engine: Engine, format: ChatFormat) -> None:

@@ -65,6 +65,7 @@ def card(model: ServedModel) -> ModelCard:
             quantization=info.quantization,
             n_params=info.n_params,
             n_vocab=info.n_vocab,
+            n_ctx=info.context,
             n_ctx_train=info.context_trained,
             size=info.file_bytes,
             parallel=info.parallel,

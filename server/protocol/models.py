@@ -15,6 +15,7 @@ class ModelMeta(Struct):
     quantization: str
     n_params: int
     n_vocab: int
+    n_ctx: int
     n_ctx_train: int
     size: int
     parallel: int

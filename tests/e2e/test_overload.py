@@ -113,7 +113,7 @@ def test_hanging_up_without_a_stream(visitor: Visitor, client: OpenAI) -> None:
 
 def test_hanging_up_in_prefill(visitor: Visitor, client: OpenAI) -> None:
     for index in range(3):
-        prompt = messages(f"{index} words " * 300)
+        prompt = messages(f"{index} words " * 150)
         with visitor.stream(until='"role"', messages=prompt):
             pass
     assert ask(client, model=MODEL, max_tokens=1).usage

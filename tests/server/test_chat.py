@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 
@@ -152,7 +153,24 @@ async def test_prompt_that_does_not_fit_is_always_refused(client: Client) -> Non
     assert "617" in body["error"]["message"]
 
 
-async def test_long_prompts_are_encoded_alike(client: Client, engine: FakeEngine) -> None:
+@pytest.mark.parametrize(("length", "elsewhere"), [(100, False), (5000, True)])
+async def test_long_prompts_do_not_stall_the_loop(
+    client: Client, engine: FakeEngine, length: int, elsewhere: bool
+) -> None:
+    threads = []
+    encode = engine.tokenizer.encode
+
+    def watched(text: str, **options: bool) -> list[int]:
+        threads.append(threading.current_thread())
+        return encode(text, **options)
+
+    engine.tokenizer.encode = watched  # type: ignore[method-assign]
+    await client.chat(messages=[{"role": "user", "content": "x" * length}])
+    await client.post("/tokenize", {"content": "x" * length})
+    assert [t is not threading.main_thread() for t in threads] == [elsewhere] * 2
+
+
+async def test_long_prompts_are_rendered_alike(client: Client) -> None:
     text = "x" * 5000
     response = await client.post(
         "/apply-template", {"messages": [{"role": "user", "content": text}]}

@@ -132,6 +132,18 @@ async def test_configured_template_replaces_the_files_own() -> None:
         assert (await Client(app).post("/apply-template", body)).json() == {"prompt": "!Hi"}
 
 
+async def test_a_file_without_a_template_gets_chatml() -> None:
+    engine = FakeEngine(info=msgspec.structs.replace(INFO, chat_template=None))
+    config = ServerConfig(models=(model_config("m"),))
+    models = Models(config.models, lambda config, progress: engine)  # type: ignore[arg-type,return-value]
+    app = create_app(config, models)
+    async with app.router.lifespan_context(app):
+        await models.wait_loaded()
+        body = {"messages": [{"role": "user", "content": "Hi"}]}
+        prompt = (await Client(app).post("/apply-template", body)).json()["prompt"]
+        assert prompt == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
 async def test_template_that_does_not_compile_is_a_load_error() -> None:
     config = ServerConfig(models=(model_config("m", template="{% for %}"),))
     models = Models(config.models, lambda config, progress: FakeEngine())  # type: ignore[arg-type,return-value]

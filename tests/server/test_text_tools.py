@@ -71,6 +71,7 @@ async def test_model_list(client: Client) -> None:
     assert card["context_length"] == card["max_model_len"] == 512
     assert "chat" in card["capabilities"]
     assert card["meta"]["n_ctx_train"] == 2048
+    assert card["meta"]["n_ctx"] == 512
 
 
 @pytest.mark.parametrize("name", ["fake-model", "alias", "org/fake-model"])
