@@ -78,6 +78,8 @@ class JsonArguments(_Held):
         else:
             self._whole.append(out)
         if self._value.failed:
+            if self._whole is None:
+                self._emit(self._value.closing())  # what has been handed on must be JSON
             return position, Status.FAILED
         if not self._value.done:
             return position, Status.MORE
@@ -152,9 +154,6 @@ class ParameterArguments(_Object):
     def _read_open(self, text: str, position: int, final: bool) -> tuple[int, Status | None]:
         position = skip_space(text, position)
         if position >= len(text):
-            if final:
-                self._end()
-                return position, Status.DONE
             return position, Status.MORE
         for separator in dict.fromkeys((core(self._syntax.separator), "")):
             found, end = match_core(text, position, separator + self._open)
@@ -169,11 +168,13 @@ class ParameterArguments(_Object):
     def _read_key(self, text: str, position: int, final: bool) -> tuple[int, Status | None]:
         position = skip_space(text, position)
         match = _KEY.match(text, position)
-        if match is None:
-            return position, Status.MORE if position >= len(text) else Status.FAILED
+        if match is None and position >= len(text):
+            return position, Status.MORE
+        if match is None or match.end() - position > _LONGEST_KEY:
+            self._end()
+            return position, Status.FAILED
         if match.end() == len(text):
-            failed = final or match.end() - position > _LONGEST_KEY
-            return position, Status.FAILED if failed else Status.MORE
+            return position, Status.MORE
         self._argument = match.group()
         self._want = "after_key"
         return match.end(), None
@@ -184,8 +185,10 @@ class ParameterArguments(_Object):
         others = [match_core(text, position, core(j)) for j in self._syntax.after_key_json]
         found = [as_text, *(match for match, _ in others)]
         if Match.FULL not in found:
-            waits = Match.PARTIAL in found and not final
-            return position, Status.MORE if waits else Status.FAILED
+            if Match.PARTIAL in found:
+                return position, Status.MORE
+            self._end()
+            return position, Status.FAILED
         is_text = as_text is Match.FULL
         json_end = next((stop for match, stop in others if match is Match.FULL), end)
         self._quoted = is_text if self._syntax.typed else None
@@ -214,10 +217,7 @@ class ParameterArguments(_Object):
             stop = len(text)
         self._append(text[position:stop])
         if not found:
-            if final:
-                self._close()
-                self._end()
-            return stop, Status.DONE if final else Status.MORE
+            return stop, Status.MORE
         self._close()
         self._want = "open"
         return found.end(), None
@@ -277,6 +277,7 @@ class PythonArguments(_Object):
             elif char in ",)" and self._depth == 0:
                 self._part.append(text[start:position])
                 if not self._argument():
+                    self._end()
                     return position, Status.FAILED
                 if char == ")":
                     self._end()
@@ -348,6 +349,7 @@ class KeyedArguments(_Object):
                 self._quoted = not self._quoted
             elif not self._quoted and self._depth == 0 and mark in ",}":
                 if not self._argument():
+                    self._end()
                     return found.start(), Status.FAILED
                 if mark == "}":
                     self._end()

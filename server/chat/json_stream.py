@@ -1,9 +1,11 @@
 """Read one JSON value as it arrives and hand on what is certain of it, mending what models do.
 
 Linear: each character is looked at once. Mended: raw control characters in strings, a backslash
-that escapes nothing, True/False/None, a trailing comma. Anything else is a failure where it stands.
+that escapes nothing, True/False/None, a word without quotes, a trailing comma. Anything else is a
+failure where it stands.
 """
 
+import json
 import re
 
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
@@ -48,6 +50,15 @@ class JsonValue:
         out = "".join(self._out)
         self._out.clear()
         return position, out
+
+    def closing(self) -> str:
+        """What makes the text handed on so far a whole value; for one that has failed."""
+        missing = {"colon": ": null", "value": "null", "number": "null", "word": "null"}
+        gap = missing.get(self._want, "")
+        if self._want in ("number", "word") and self._closers and self._closers[-1] == "]":
+            gap = self._comma + gap
+        self.done = True
+        return gap + "".join(reversed(self._closers))
 
     def _step(self, text: str, position: int) -> int:
         want = self._want
@@ -184,7 +195,7 @@ class JsonValue:
         if self._want == "number":
             value = token if _NUMBER.fullmatch(token) else ""
         else:
-            value = _WORDS.get(token, "")
+            value = _WORDS.get(token) or json.dumps(token)  # a string without its quotes
         if not value:
             self.failed = True
             return

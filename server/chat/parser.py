@@ -5,6 +5,7 @@ text fed one character at a time adds up to the same message as text fed whole, 
 in its length. What does not parse as a call is content.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,10 @@ from server.chat.deltas import Collector, Delta
 from server.chat.readers import CallReader, call_reader
 from server.chat.scan import Markers, Match, Status, match_core, skip_space
 from server.chat.schema import ToolSchemas
-from server.chat.syntax import CallSyntax, ChannelSyntax, Style, ThoughtSyntax, core
+from server.chat.syntax import CallSyntax, ChannelSyntax, ThoughtSyntax, core
 
 _LONGEST_HEADER = 400
-_JSON_STYLES: tuple[Style, ...] = ("json_object",)
+_DISPENSABLE = re.compile(r"[\w.:]+")
 
 
 class Grammar:
@@ -208,13 +209,11 @@ class OutputParser:
             self._called = True
             self._state = self._segment
         elif marker in self._bare_triggers:
-            self._space = ""
             self._trigger = ""
             self._mark = self._position
             self._candidates = (self._bare_triggers[marker],)
             self._state = self._open_call
         elif marker in grammar.triggers:
-            self._space = ""
             self._mark = self._position
             self._position = after
             self._trigger = marker
@@ -384,8 +383,8 @@ class OutputParser:
     def _opening(self, syntax: CallSyntax) -> tuple[Match, int]:
         rest = _behind(syntax, self._trigger)
         found, position = match_core(self._text, self._position, rest)
-        if found is Match.NO and rest in ("[", core(syntax.section_open)[len(self._trigger) :]):
-            found, position = Match.FULL, self._position  # a single call needs no list
+        if found is Match.NO and (rest == "[" or _DISPENSABLE.fullmatch(rest)):
+            found, position = Match.FULL, self._position  # models leave out lists and prefixes
         if found is Match.FULL:
             position = skip_space(self._text, position)
             if syntax.style == "json_object" and self._text[position : position + 1] == "[":
@@ -423,6 +422,7 @@ class OutputParser:
         self._position, status = self._reader.read(self._text, self._position, self._final)
         if len(self._collector.calls) > before:
             self._announced = True
+            self._space = ""
         if self._announced:
             self._mark = self._position
         if status is Status.MORE:
@@ -618,7 +618,8 @@ def _continuations(syntax: CallSyntax) -> list[tuple[str, str]]:
     if syntax.style == "json_object":
         found += [("next", ","), ("next", ";")]
     if syntax.style in ("json_object", "python"):
-        found.append(("end", "]" + core(syntax.section_close).removeprefix("]")))
+        closed = core(syntax.section_close).removeprefix("]")
+        found += [("end", "]" + closed), ("end", "]" + core(syntax.call_close) + closed)]
     return list(dict.fromkeys(item for item in found if item[1]))
 
 

@@ -169,7 +169,7 @@ class ObjectReader:
         if self._syntax.name_is_key:
             return self._tools.may_be(self._path[-1])
         shown = "".join(piece.text for piece in self._syntax.pieces)
-        return f'"{self._path[-1]}"' in shown
+        return self._path[-1] in ("type", "id") or f'"{self._path[-1]}"' in shown
 
     def _open_if_known(self, last: bool) -> None:
         """Announce the call once name and id are known, or nothing more can be learned."""
@@ -292,9 +292,9 @@ class PiecesReader:
         if skipped is Match.FULL:
             self._index += 2
             return position, Status.DONE
-        following = self._pieces[self._index + 1 : self._index + 2]
-        if following and following[0].slot == "arguments" and text[position : position + 1] == "{":
-            self._index += 1
+        if self._syntax.style == "name_then_json" and text[position : position + 1] == "{":
+            slots = [piece.slot for piece in self._pieces]
+            self._index = slots.index("arguments")
             return position, Status.DONE
         return position, Status.FAILED
 
