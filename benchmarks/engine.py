@@ -21,7 +21,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.batch import Batch, Clear, Logits, Rows, Span
-from engine.core import EngineCore
 from engine.engine import Engine
 from engine.llama.model import Model
 from engine.llama.runner import LlamaRunner
@@ -109,18 +108,7 @@ async def compare(arguments: argparse.Namespace) -> dict[str, object]:
         )
     )
     runner = TimedRunner(model)
-    settings = model.settings
-    assert settings.context and settings.ubatch_size
-    core = EngineCore(
-        runner,
-        model.tokenizer,
-        context=settings.context,
-        parallel=settings.parallel,
-        batch_size=settings.batch_size,
-        ubatch_size=settings.ubatch_size,
-        max_stall=10.0,
-    )
-    engine = Engine(core, model.info, model.tokenizer, max_queue=64, release=model.close)
+    engine = Engine.over(model, runner)
     engine.start(asyncio.get_running_loop())
     prompt = model.tokenizer.encode(PROMPT)
     greedy = SamplingParams(temperature=0)
@@ -164,7 +152,8 @@ async def overhead(
         figures[f"outside_share_{name}"] = round(outside / whole, 4)
         per_step = 1e6 * outside / runner.steps
         print(
-            f"{name:>12} {1e3 * whole / runner.steps:>8.2f} {per_step:>11.0f} {outside / whole:>6.1%}"
+            f"{name:>12} {1e3 * whole / runner.steps:>8.2f} {per_step:>11.0f}"
+            f" {outside / whole:>6.1%}"
         )
 
 

@@ -2,6 +2,8 @@
 
     python benchmarks/throughput.py [--url http://127.0.0.1:8080] [--streams 1,4,16]
 
+Without --url it starts Ingle on the default model for the time of the run.
+
 Tokens per second over all streams, time to first token, the gaps between tokens, and requests
 per second at one token each. The client is a bare socket reader, so that on a small machine it
 takes next to nothing from the server it measures.
@@ -14,7 +16,13 @@ import asyncio
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -76,7 +84,7 @@ async def at(client: Client, streams: int, tokens: int, offset: int) -> dict[str
     arrivals = [times for times in arrivals if len(times) > 2]
     first, last = max(times[0] for times in arrivals), min(times[-1] for times in arrivals)
     within = sum(first < moment <= last for times in arrivals for moment in times)
-    gaps = sorted(b - a for times in arrivals for a, b in zip(times, times[1:], strict=False))
+    gaps = sorted(b - a for times in arrivals for a, b in pairwise(times))
     return {
         "tok_s": within / (last - first) if last > first else float("nan"),
         "ttft_ms": 1e3 * statistics.median(times[0] for times in arrivals),
@@ -120,16 +128,42 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
+@contextmanager
+def own_server(parallel: int) -> Iterator[str]:
+    """Ingle on a free port, ready; its address."""
+    command = [sys.executable, "-m", "server", "--port", "0", "--parallel", str(parallel)]
+    command += ["--context", "1024", "--log-level", "error"]
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if "http://" in line:
+                yield "http://" + line.split("http://")[1].split()[0].rstrip(".,")
+                return
+        raise SystemExit("the server did not start")
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--url", default=None)
     parser.add_argument("--model", default="default")
     parser.add_argument("--key", default=os.environ.get("OPENAI_API_KEY", "none"))
     parser.add_argument("--streams", default="1,4,16")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
-    print(json.dumps(asyncio.run(measure(parser.parse_args()))))
+    arguments = parser.parse_args()
+    if arguments.url:
+        print(json.dumps(asyncio.run(measure(arguments))))
+        return
+    with own_server(max(map(int, arguments.streams.split(",")))) as arguments.url:
+        arguments.model = "smollm2-135m-instruct"
+        print(json.dumps(asyncio.run(measure(arguments))))
 
 
 if __name__ == "__main__":

@@ -107,19 +107,25 @@ class Engine:
     ) -> Engine:
         """Load the model, blocking; raises ModelLoadError. `on_progress` gets 0.0 to 1.0."""
         model = Model(settings, on_progress)
-        full = model.settings
-        assert full.context and full.ubatch_size
-        runner = LlamaRunner(model)
+        return cls.over(model, LlamaRunner(model))
+
+    @classmethod
+    def over(cls, model: Model, runner: LlamaRunner) -> Engine:
+        """An engine that owns `model` and drives it through `runner`."""
+        settings = model.settings
+        assert settings.context and settings.ubatch_size
         core = EngineCore(
             runner,
             model.tokenizer,
-            context=full.context,
-            kv_cache=_kv_cache(full, model.info, runner.can_trim),
-            batch_size=min(full.batch_size, full.context * full.parallel),
-            ubatch_size=full.ubatch_size,
-            max_stall=full.max_stall,
+            context=settings.context,
+            kv_cache=_kv_cache(settings, model.info, runner.can_trim),
+            batch_size=min(settings.batch_size, settings.context * settings.parallel),
+            ubatch_size=settings.ubatch_size,
+            max_stall=settings.max_stall,
         )
-        return cls(core, model.info, model.tokenizer, max_queue=full.max_queue, release=model.close)
+        return cls(
+            core, model.info, model.tokenizer, max_queue=settings.max_queue, release=model.close
+        )
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the thread; events arrive on `loop`."""
