@@ -21,7 +21,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def server() -> Iterator[ServerProcess]:
     """Eight slots of 1024 tokens."""
-    flags = ("--parallel", "8", "--context", "1024", "--alias", "embedded")
+    flags = ("--parallel", "8", "--context", "1024")
     with ServerProcess(flags) as process:
         yield process
 

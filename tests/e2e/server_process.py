@@ -16,7 +16,10 @@ from typing import Self
 ROOT = Path(__file__).parents[2]
 READY = re.compile(r"ready: (\S+) .* (http://\S+/v1)")
 START_TIMEOUT = 120
-COMMON = ("--threads", "1", "--no-probe", "--port", "0", "--flash-attention", "off")
+COMMON = (
+    *("--threads", "1", "--no-probe", "--port", "0"),
+    *("--flash-attention", "off", "--alias", "embedded"),
+)
 
 
 class ServerProcess:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import httpx
 import pytest
 from openai import BadRequestError, OpenAI
@@ -15,24 +13,17 @@ from tests.e2e.server_process import ServerProcess
 CONTEXT = 256
 NEARLY_FULL = messages("word " * (CONTEXT - 24))
 OVERFULL = messages("word " * CONTEXT)
-MODEL = "smollm2-135m-instruct"
-
-
-def ask_narrow(client: OpenAI, **fields: Any) -> Any:
-    return ask(client, **{"model": MODEL} | fields)
 
 
 def test_max_tokens_is_cut_to_the_context(narrow_client: OpenAI) -> None:
-    completion = ask_narrow(
-        narrow_client, messages=NEARLY_FULL, max_tokens=100_000, ignore_eos=True
-    )
+    completion = ask(narrow_client, messages=NEARLY_FULL, max_tokens=100_000, ignore_eos=True)
     assert completion.usage.total_tokens == CONTEXT
     assert completion.choices[0].finish_reason == "length"
 
 
 def test_behaviour_error_refuses_instead(narrow_client: OpenAI) -> None:
     with pytest.raises(BadRequestError) as caught:
-        ask_narrow(
+        ask(
             narrow_client,
             messages=NEARLY_FULL,
             max_tokens=100_000,
@@ -44,7 +35,7 @@ def test_behaviour_error_refuses_instead(narrow_client: OpenAI) -> None:
 
 
 def test_behaviour_error_takes_what_fits(narrow_client: OpenAI) -> None:
-    usage = ask_narrow(narrow_client, max_tokens=2, context_length_exceeded_behavior="error").usage
+    usage = ask(narrow_client, max_tokens=2, context_length_exceeded_behavior="error").usage
     assert usage.completion_tokens == 2
 
 
@@ -54,7 +45,7 @@ def test_prompt_that_does_not_fit_is_refused(
     narrow_client: OpenAI, behaviour: str | None, stream: bool
 ) -> None:
     with pytest.raises(BadRequestError) as caught:
-        ask_narrow(
+        ask(
             narrow_client,
             messages=OVERFULL,
             stream=stream,
@@ -66,7 +57,7 @@ def test_prompt_that_does_not_fit_is_refused(
 
 
 def test_default_of_max_tokens_is_capped_by_the_setting(narrow_client: OpenAI) -> None:
-    completion = ask_narrow(narrow_client, max_tokens=None, ignore_eos=True)
+    completion = ask(narrow_client, max_tokens=None, ignore_eos=True)
     assert completion.usage.completion_tokens == 5
 
 

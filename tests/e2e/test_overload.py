@@ -11,11 +11,10 @@ import httpx
 import pytest
 from openai import OpenAI, RateLimitError
 
-from tests.e2e.chat import ask, messages
+from tests.e2e.chat import MODEL, ask, messages
 from tests.e2e.server_process import ServerProcess
 
 CHAT = "/v1/chat/completions"
-MODEL = "smollm2-135m-instruct"
 LONG = {"max_tokens": 8000, "ignore_eos": True, "stream": True}
 
 
@@ -73,12 +72,12 @@ def visitor(server: ServerProcess) -> Iterator[Visitor]:
 def test_full_queue_is_a_429(visitor: Visitor, client: OpenAI) -> None:
     with visitor.running(), visitor.queued():
         with pytest.raises(RateLimitError) as caught:
-            ask(client, model=MODEL)
+            ask(client)
         assert caught.value.code == "queue_full"
         assert int(caught.value.response.headers["retry-after"]) > 0
         with pytest.raises(RateLimitError):
-            ask(client, model=MODEL, stream=True)
-    assert ask(client, model=MODEL, max_tokens=1).usage
+            ask(client, stream=True)
+    assert ask(client, max_tokens=1).usage
 
 
 def test_queued_stream_is_answered_in_the_end(visitor: Visitor) -> None:
@@ -94,7 +93,7 @@ def test_hanging_up_frees_the_slot(visitor: Visitor, client: OpenAI) -> None:
     for _ in range(4):
         with visitor.running():
             pass
-    assert ask(client, model=MODEL, max_tokens=1).usage
+    assert ask(client, max_tokens=1).usage
 
 
 def test_hanging_up_in_the_queue_frees_the_place(visitor: Visitor) -> None:
@@ -108,19 +107,19 @@ def test_hanging_up_without_a_stream(visitor: Visitor, client: OpenAI) -> None:
     with visitor.running():
         for _ in range(3):
             visitor.give_up()
-    assert ask(client, model=MODEL, max_tokens=1).usage
+    assert ask(client, max_tokens=1).usage
 
 
 def test_hanging_up_in_prefill(visitor: Visitor, client: OpenAI) -> None:
     for index in range(3):
-        prompt = messages(f"{index} words " * 150)
+        prompt = messages(f"{index} words " * 60)
         with visitor.stream(until='"role"', messages=prompt):
             pass
-    assert ask(client, model=MODEL, max_tokens=1).usage
+    assert ask(client, max_tokens=1).usage
 
 
 def test_the_freed_slot_has_no_trace(visitor: Visitor, client: OpenAI) -> None:
-    before = ask(client, model=MODEL).choices[0].message.content
+    before = ask(client).choices[0].message.content
     with visitor.running():
         pass
-    assert ask(client, model=MODEL).choices[0].message.content == before
+    assert ask(client).choices[0].message.content == before

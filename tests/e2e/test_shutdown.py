@@ -6,10 +6,9 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tests.e2e.chat import messages
+from tests.e2e.chat import MODEL, messages
 from tests.e2e.server_process import ServerProcess
 
-MODEL = "smollm2-135m-instruct"
 TOKENS = 40
 
 

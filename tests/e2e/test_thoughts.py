@@ -29,7 +29,6 @@ TEMPLATE = """\
 </think>
 
 {% endif %}{% endif %}"""
-MODEL = "smollm2-135m-instruct"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def client(thinker: ServerProcess) -> Iterator[OpenAI]:
 
 def parts(client: OpenAI, **fields: Any) -> tuple[str | None, str | None]:
     """Content and thought of an answer."""
-    message = ask(client, **{"model": MODEL} | fields).choices[0].message
+    message = ask(client, **fields).choices[0].message
     assert message.model_extra is not None
     thought = message.model_extra.get("reasoning_content")
     assert message.model_extra.get("reasoning") == thought
@@ -86,11 +85,11 @@ def test_thinking_can_be_turned_off(client: OpenAI, off: dict[str, Any]) -> None
 
 
 def test_reasoning_tokens_are_counted(client: OpenAI) -> None:
-    usage = ask(client, model=MODEL).usage
+    usage = ask(client).usage
     assert usage is not None
     assert usage.completion_tokens_details is not None
     assert usage.completion_tokens_details.reasoning_tokens == usage.completion_tokens
-    usage = ask(client, model=MODEL, reasoning_effort="none").usage
+    usage = ask(client, reasoning_effort="none").usage
     assert usage is not None
     assert usage.completion_tokens_details is not None
     assert usage.completion_tokens_details.reasoning_tokens == 0
@@ -105,7 +104,7 @@ def test_thought_in_the_stream(client: OpenAI) -> None:
 
 
 def ask_stream(client: OpenAI) -> Any:
-    return ask(client, model=MODEL, stream=True)
+    return ask(client, stream=True)
 
 
 def test_variables_reach_the_template(thinker: ServerProcess) -> None:
