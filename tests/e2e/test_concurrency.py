@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -21,18 +20,6 @@ TOKENS = 3
 WORDS = ["apple", "river", "stone", "music", "light", "horse", "paper", "glass", "bread"]
 
 
-@pytest.fixture
-async def crowd(server: ServerProcess) -> AsyncIterator[AsyncOpenAI]:
-    limits = httpx.Limits(max_connections=CLIENTS)
-    async with (
-        httpx.AsyncClient(limits=limits, timeout=300) as http,
-        AsyncOpenAI(
-            base_url=server.base_url, api_key="none", max_retries=0, http_client=http
-        ) as openai,
-    ):
-        yield openai
-
-
 def request_of(index: int, token: int) -> dict[str, Any]:
     """Its own prompt, and a bias that leaves its own word as the only answer."""
     return {
@@ -45,31 +32,33 @@ def request_of(index: int, token: int) -> dict[str, Any]:
     }
 
 
-async def whole(crowd: AsyncOpenAI, request: dict[str, Any]) -> str:
-    completion = await crowd.chat.completions.create(**request)
+async def whole(client: AsyncOpenAI, request: dict[str, Any]) -> str:
+    completion = await client.chat.completions.create(**request)
     return completion.choices[0].message.content or ""
 
 
-async def streamed(crowd: AsyncOpenAI, request: dict[str, Any]) -> str:
-    stream = await crowd.chat.completions.create(**request, stream=True)
+async def streamed(client: AsyncOpenAI, request: dict[str, Any]) -> str:
+    stream = await client.chat.completions.create(**request, stream=True)
     return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
 
-async def hang_up_in_stream(crowd: AsyncOpenAI, request: dict[str, Any]) -> None:
+async def hang_up_in_stream(client: AsyncOpenAI, request: dict[str, Any]) -> None:
     request |= {"max_tokens": 500, "extra_body": {"ignore_eos": True}}
-    async with await crowd.chat.completions.create(**request, stream=True) as stream:
+    async with await client.chat.completions.create(**request, stream=True) as stream:
         async for chunk in stream:
             if chunk.choices[0].delta.content:
                 break
 
 
-async def hang_up_in_queue(crowd: AsyncOpenAI, request: dict[str, Any]) -> None:
+async def hang_up_in_queue(client: AsyncOpenAI, request: dict[str, Any]) -> None:
     request |= {"max_tokens": 500, "extra_body": {"ignore_eos": True}}
     with contextlib.suppress(APITimeoutError):
-        await crowd.chat.completions.create(**request, timeout=0.3)
+        await client.chat.completions.create(**request, timeout=0.3)
 
 
-async def test_a_crowd(crowd: AsyncOpenAI, server: ServerProcess, http: httpx.Client) -> None:
+async def test_a_crowd(
+    async_client: AsyncOpenAI, server: ServerProcess, http: httpx.Client
+) -> None:
     tokens = {}
     for word in WORDS:
         (token,) = http.post("/tokenize", json={"content": f" {word}"}).json()["tokens"]
@@ -78,7 +67,7 @@ async def test_a_crowd(crowd: AsyncOpenAI, server: ServerProcess, http: httpx.Cl
     calls = []
     for index in range(CLIENTS):
         word = WORDS[index % len(WORDS)]
-        calls.append(kinds[index % 4](crowd, request_of(index, tokens[word])))
+        calls.append(kinds[index % 4](async_client, request_of(index, tokens[word])))
     answers = await asyncio.gather(*calls)
     for index, answer in enumerate(answers):
         if index % 2 == 0:

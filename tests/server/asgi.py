@@ -20,7 +20,10 @@ class Exchange:
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         self.chunks: list[bytes] = []
-        self.task = asyncio.create_task(app(scope, self._incoming.get, self._send))  # type: ignore[arg-type]
+        self.task = asyncio.create_task(self._run(app, scope))
+
+    async def _run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
+        await app(scope, self._incoming.get, self._send)
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
