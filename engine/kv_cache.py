@@ -1,7 +1,7 @@
 """Who owns which llama.cpp sequence, and where a prompt's prefix can be had from.
 
 Three sources, cheapest first: an idle slot that still holds the prefix (trimmed in place), a
-copy in host memory, a slot that is running on it. Pure bookkeeping: what is decided here comes
+copy in host memory, another slot that holds it. Pure bookkeeping: what is decided here comes
 out as memory operations for the next step.
 """
 
@@ -69,6 +69,7 @@ class KVCache:
         self._bytes_per_token = bytes_per_token
         self._idle: OrderedDict[int, list[int]] = OrderedDict((slot, []) for slot in range(n_slots))
         """Slot → tokens it still holds, least recently used first."""
+        self._outside = {-1, n_slots}
         self._copies: OrderedDict[int, _Copy] = OrderedDict()
         self._tree: RadixTree[int] = RadixTree()
         self._handles = itertools.count(1)
@@ -103,7 +104,9 @@ class KVCache:
         prefix = self._reusable(prompt)
         slot, in_slot = self._best_idle(prefix)
         handle, in_copy = self._best_copy(prefix)
-        source, in_running = self._best_running(prefix, running)
+        placed = self._well_placed()
+        apart = (Running(s, held) for s, held in self._idle.items() if s not in placed)
+        source, in_running = self._best_running(prefix, [*running, *apart])
         if max(in_copy, in_running) < in_slot + WORTH_COPYING:
             return slot, self._reuse(slot, in_slot)
         if in_running >= in_copy + WORTH_COPYING and source is not None:
@@ -140,15 +143,24 @@ class KVCache:
         return shared if shared == len(held) else 0
 
     def _best_idle(self, prefix: list[int]) -> tuple[int, int]:
-        """The idle slot with the longest usable prefix, the best victim where none has one."""
-        slot = max(self._idle, key=lambda slot: self._usable(self._idle[slot], prefix))
-        length = self._usable(self._idle[slot], prefix)
-        return (slot, length) if length else (self._victim(), 0)
+        """The well-placed idle slot with the longest usable prefix; the victim where none has."""
+        usable = {slot: self._usable(self._idle[slot], prefix) for slot in self._well_placed()}
+        slot = max(usable, key=lambda slot: usable[slot])
+        return (slot, usable[slot]) if usable[slot] else (self._victim(), 0)
+
+    def _well_placed(self) -> list[int]:
+        """Idle slots beside a busy one, or all: llama.cpp runs neighbours in one pass, and each
+        gap costs another pass over the weights. Least recently used first."""
+        beside = [
+            slot for slot in self._idle if {slot - 1, slot + 1} - self._idle.keys() - self._outside
+        ]
+        return beside or list(self._idle)
 
     def _victim(self) -> int:
-        """The lowest empty slot, so that the running ones stay neighbours; else the oldest."""
-        empty = [slot for slot, held in self._idle.items() if not held]
-        return min(empty) if empty else next(iter(self._idle))
+        """The well-placed slot with the least to lose: the lowest empty one, else the oldest."""
+        placed = self._well_placed()
+        empty = [slot for slot in placed if not self._idle[slot]]
+        return min(empty) if empty else placed[0]
 
     def _best_copy(self, prefix: list[int]) -> tuple[int, int]:
         length, handle = self._tree.match_prefix(prefix)

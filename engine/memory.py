@@ -54,7 +54,8 @@ def context_of(header: GGUFHeader, settings: ModelSettings) -> int:
 
 
 def kv_bytes(header: GGUFHeader, settings: ModelSettings) -> int:
-    """At least this much: layers with a sliding window are left out, the rest is exact."""
+    """Of all layers at full length: a sliding window's cache is kept whole, so that a prefix
+    can be reused."""
     cells = context_of(header, settings) * settings.parallel
     k_bytes, v_bytes = CELL_BYTES[settings.type_k], CELL_BYTES[settings.type_v]
     latent = header.hyperparameter("attention.kv_lora_rank")
@@ -62,8 +63,6 @@ def kv_bytes(header: GGUFHeader, settings: ModelSettings) -> int:
     if latent:
         width = latent + header.hyperparameter("rope.dimension_count", 0)
         return int(layers * width * k_bytes * cells)
-    if header.hyperparameter("attention.sliding_window"):
-        return 0
     heads = per_layer(header.hyperparameter("attention.head_count", 0), layers)
     kv_heads = per_layer(header.hyperparameter("attention.head_count_kv", heads), layers)
     width = header.hyperparameter("embedding_length", 0) // max(*heads, 1) if heads else 0

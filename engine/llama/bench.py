@@ -56,7 +56,7 @@ class Bench:
             ubatch_size=ubatch_size,
             batch_size=CELLS,
         )
-        self._owned = self._context = self._model._create_context(settings)
+        self._owned = self._context = self._model.create_context(settings)
         self._depth = 0
 
     def _free(self) -> None:

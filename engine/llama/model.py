@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidModelFile, ModelFileNotFound, OutOfMemory
+from engine.gguf_check import check_gguf
 from engine.llama.library import KV_TYPES, SPLIT_MODES, library
 from engine.llama.tokenizer import Tokenizer
+from engine.memory import DEFAULT_CONTEXT_LIMIT, kv_bytes
 from engine.settings import AUTO_LAYERS, ModelInfo, ModelSettings
 
 OnProgress = Callable[[float], None]
 
-DEFAULT_CONTEXT_LIMIT = 8192
 _CELL_PADDING = 256
 """llama.cpp rounds the cells of a sequence up to this."""
 _MIN_OUTPUTS = 16
@@ -40,7 +41,7 @@ class Model:
             self.tokenizer = Tokenizer(self._api.llama_model_get_vocab(self._model))
             self._check_kind(settings)
             self.settings = self._complete(settings)
-            self._context = self._create_context(self.settings)
+            self._context = self.create_context(self.settings)
             self._apply_lora(self.settings)
         except BaseException:
             self.close()
@@ -100,7 +101,8 @@ class Model:
             ubatch_size=settings.ubatch_size or min(512, settings.batch_size),
         )
 
-    def _create_context(self, settings: ModelSettings) -> Any:
+    def create_context(self, settings: ModelSettings) -> Any:
+        """A new llama_context, the caller's to free; `settings` as `Model.settings` has them."""
         assert settings.context and settings.threads and settings.ubatch_size
         cells = settings.context * settings.parallel
         params = self._api.llama_context_default_params()
@@ -155,7 +157,7 @@ class Model:
             quantization=description.rsplit(" ", 1)[-1],
             n_params=api.llama_model_n_params(model),
             file_bytes=api.llama_model_size(model),
-            kv_bytes=self._kv_bytes(settings),
+            kv_bytes=kv_bytes(check_gguf(settings.path), settings),
             context=settings.context,
             context_trained=api.llama_model_n_ctx_train(model),
             parallel=settings.parallel,
@@ -166,19 +168,6 @@ class Model:
             device=self._device(settings),
             fingerprint=self._fingerprint(settings),
         )
-
-    def _kv_bytes(self, settings: ModelSettings) -> int:
-        """Of full attention; sliding windows and recurrent layers need less."""
-        assert settings.context
-        api, model = self._api, self._model
-        heads = max(api.llama_model_n_head(model), 1)
-        width = api.llama_model_n_embd(model) // heads
-        architecture = self._meta("general.architecture")
-        key = int(self._meta(f"{architecture}.attention.key_length") or width)
-        value = int(self._meta(f"{architecture}.attention.value_length") or width)
-        per_token = key * _CELL_BYTES[settings.type_k] + value * _CELL_BYTES[settings.type_v]
-        layers, kv_heads = api.llama_model_n_layer(model), api.llama_model_n_head_kv(model)
-        return int(layers * kv_heads * per_token * settings.context * settings.parallel)
 
     def _device(self, settings: ModelSettings) -> str:
         if not self._api.llama_supports_gpu_offload() or settings.n_gpu_layers == 0:
@@ -218,19 +207,6 @@ class Model:
         if self._model:
             self._api.llama_model_free(self._model)
         self._context = self._model = None
-
-
-_CELL_BYTES = {
-    "f32": 4.0,
-    "f16": 2.0,
-    "bf16": 2.0,
-    "q8_0": 34 / 32,
-    "q5_1": 24 / 32,
-    "q5_0": 22 / 32,
-    "q4_1": 20 / 32,
-    "q4_0": 18 / 32,
-    "iq4_nl": 18 / 32,
-}
 
 
 def _progress_callback(report: OnProgress) -> Callable[[float, object], bool]:

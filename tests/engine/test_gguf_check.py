@@ -205,7 +205,7 @@ SMALL = {
         (SMALL | {"attention__head_count_kv": [2, 0]}, 2 * 16 * 4 * 200),
         (SMALL | {"attention__key_length": 8}, 2 * 2 * (8 + 16) * 2 * 200),
         (SMALL | {"attention__kv_lora_rank": 8, "rope__dimension_count": 4}, 2 * 12 * 2 * 200),
-        (SMALL | {"attention__sliding_window": 512}, 0),
+        (SMALL | {"attention__sliding_window": 512}, 51200),
         ({"block_count": 2, "context_length": 100}, 0),
     ],
 )

@@ -98,6 +98,19 @@ def test_the_budget_drops_the_least_recently_used() -> None:
     assert kv.match_prefix([2] * 60) == 50
 
 
+def test_running_slots_stay_neighbours() -> None:
+    kv = cache(slots=5)
+    for prompt in ([1], [2], [3], SYSTEM):
+        kv.acquire(prompt)
+    kv.release(3, SYSTEM)
+    kv.release(1, [2])
+    kv.release(2, [3] * 40)
+    kv.take_ops()
+    assert kv.acquire([8, 8]) == (1, 0), "slot 1 is beside slot 0, and has less to lose than 4"
+    assert kv.acquire([*SYSTEM, 5]) == (2, 100), "slot 3 would leave a gap: its tokens move"
+    assert kv.take_ops() == [Clear(1), Save(3, 1), Save(2, 2), Restore(2, 1)]
+
+
 def test_without_a_budget_nothing_is_copied() -> None:
     kv = cache(slots=1, budget=0)
     kv.release(kv.acquire(SYSTEM)[0], SYSTEM)
