@@ -425,10 +425,17 @@ def stated_syntaxes(lexer: Lexer, prompt: str, without: str) -> Sequence[CallSyn
     `prompt` is the prompt with tools, `without` the one without.
     """
     said = [tag for tag in lexer.markers(prompt) if tag not in without]
+    if "<tool_call>" in said:
+        return (GENERIC,)
     for tag in said:
-        plain = core(tag).lower()
-        if plain in ("<|tool_call|>", "<tool_call>", "[tool_calls]"):
-            return _list_syntaxes(tag, "", "json_object")
+        if re.fullmatch(r"[<\[]\|?(tool|function)_?calls?\|?[>\]]", tag, re.IGNORECASE):
+            close = re.sub(r"^([<\[]\|?)", r"\1/", tag)
+            return _list_syntaxes(tag, close if close in said else "", "json_object")
+    for tag in said:
+        close = tag.replace("tool", "/tool")
+        if re.fullmatch(r"<\|?tools?\|?>", tag) and "|" in tag and close in said:
+            named = re.sub("tools?", "tool_call", tag)
+            return _list_syntaxes(named, named.replace("tool", "/tool"), "json_object")
     for tag in said:
         match = re.fullmatch(r"<\|?tool_\w*?_?(start|begin)\|?>", tag)
         if match and tag.replace("start", "end").replace("begin", "end") in prompt:

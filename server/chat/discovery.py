@@ -48,6 +48,7 @@ class Learned(Struct, frozen=True):
     content_lead: str  # whitespace the template prints before content
     content_tail: str  # and after it
     ends: tuple[str, ...]  # each ends a turn
+    restart: str  # where nothing ends a turn, the header that begins another part of it
     calls: tuple[CallSyntax, ...]
     calls_learned: bool
     channels: ChannelSyntax | None
@@ -166,6 +167,11 @@ def learn(template: ChatTemplate) -> Learned:
     end, content_close, content_tail = _turn_end(
         probes.lexer, after, content_open, template.eos_token
     )
+    last_end = end
+    if not end:  # nothing is printed behind the last turn: look what stands behind others
+        between = (probes.before_user() or "").partition(CONTENT)[2].lstrip()
+        found = probes.lexer.markers(between)
+        end = found[0] if found and between.startswith(found[0]) else ""
     calls, call_end = learn_call_syntaxes(probes, thought, (content_open, content_close), end)
     header, opening = _prompt_parts(probes, end)
     ends = (end, call_end, template.eos_token.strip())
@@ -179,6 +185,7 @@ def learn(template: ChatTemplate) -> Learned:
         content_tail=content_tail,
         ends=tuple(dict.fromkeys(e for e in ends if e)),
         calls=calls,
+        restart=header.strip() if not last_end and "<" in header else "",
         calls_learned=bool(calls),
         channels=_channels(thought, content_open, calls),
         switch=probes.switch,
@@ -228,7 +235,7 @@ def _thought(probes: Probes) -> ThoughtSyntax | None:
             continue
         opened = before[len(probes.header) :]
         if not core(opened):
-            opened = _peel_last_tag(probes) + opened
+            opened = _opened_by_prompt(probes) + opened
         rest = re.split(f"{CONTENT}|{NAME}", after)[0]
         found = probes.lexer.markers(rest)
         close = rest[: rest.index(found[0]) + len(found[0])] if found else rest
@@ -247,11 +254,14 @@ def _thought_turns(probes: Probes) -> Iterator[str]:
                 yield text
 
 
-def _peel_last_tag(probes: Probes) -> str:
-    """Where every turn opens a thought, the opening is the last tag of the header."""
+def _opened_by_prompt(probes: Probes) -> str:
+    """Where every turn opens a thought, the opening is the last tag of the header; where only
+    prompts open it, it is what they add to the header.
+    """
     found = probes.lexer.markers(probes.header)
-    if not found:
-        return ""
+    if not found or not _THOUGHTFUL.search(found[-1]):
+        prompt = probes.prompt({}) or ""
+        return prompt[len(probes.header) :] if prompt.startswith(probes.header) else ""
     start = probes.header.rindex(found[-1])
     peeled = probes.header[start:]
     probes.header = probes.header[:start]

@@ -12,6 +12,7 @@ from server.chat.discovery import Learned, learn, without_empty_thought
 from server.chat.errors import TemplateError
 from server.chat.messages import normalize
 from server.chat.parser import Grammar, OutputParser
+from server.chat.plan import CallPlan, call_plan, special_markers
 from server.chat.syntax import CallSyntax, Lexer, core, shared_beginning
 from server.chat.template import ChatTemplate
 from server.chat.traits import NAME, USER, Message, probe_tool
@@ -47,6 +48,20 @@ class ChatFormat(Struct, frozen=True):
     @property
     def prints_tools(self) -> bool:
         return self.template.traits.prints_tools
+
+    def opens_thought(self, prompt: str) -> bool:
+        """Whether the model starts inside a thought that `prompt` has opened."""
+        opening, thought = core(self.opening_of(prompt)), self.learned.thought
+        at = opening.rfind(core(thought.open))
+        return at >= 0 and core(thought.close) not in opening[at:]
+
+    def call_plan(self, tools: Sequence[Mapping[str, Any]], parallel: bool = True) -> CallPlan:
+        """What a grammar for calls of `tools` needs to know; pure data."""
+        return call_plan(self.calls[0], self.learned, tools, parallel)
+
+    def markers(self) -> tuple[str, ...]:
+        """Texts of this format that may be special tokens: the engine must print them."""
+        return special_markers(self.learned, self.calls)
 
     def describe(self) -> str:
         """One line for the log."""
@@ -233,6 +248,7 @@ def _grammar(learned: Learned, calls: Sequence[CallSyntax]) -> Grammar:
         ends=learned.ends,
         calls=calls,
         channels=learned.channels,
+        restart=learned.restart,
     )
 
 

@@ -224,9 +224,12 @@ def _with_arguments(call: Message, traits: Traits) -> Message:
 def _with_thought(message: Message, thought: str, traits: Traits) -> Message:
     if not thought or not traits.reasoning:
         return message
+    text = message.get("content") or ""
+    if traits.reasoning == "blocks":
+        blocks = [{"type": "thoughts", "text": thought}, {"type": "response", "text": text}]
+        return {**message, "content": {"blocks": blocks[: 2 if text else 1]}}
     if traits.reasoning != "parts":
         return {**message, traits.reasoning: thought}
-    text = message.get("content") or ""
     parts = [{"type": "thinking", "thinking": thought}]
     return {**message, "content": parts + ([{"type": "text", "text": text}] if text else [])}
 

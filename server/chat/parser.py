@@ -31,6 +31,7 @@ class Grammar:
         ends: Sequence[str],
         calls: Sequence[CallSyntax],
         channels: ChannelSyntax | None,
+        restart: str = "",
     ) -> None:
         self.header = core(header)
         self.thought_open = core(thought.open)
@@ -46,8 +47,7 @@ class Grammar:
         self.triggers = frozenset(triggers)
         opening = thought.open.strip().split("\n")[0]
         self.thought_trigger = opening
-        # Where nothing marks the end of a turn, only the next header does.
-        self.restart = header.strip() if not ends and "<" in header else ""
+        self.restart = restart
         content_trigger = "" if self.named_content else self.content_open
         closers = [self.thought_close, self.content_close]
         self.without_calls = (*ends, *closers, content_trigger, opening, self.restart)
@@ -92,7 +92,10 @@ class OutputParser:
         self._collector = Collector(seed, id_length)
         self._text = ""
         self._position = 0
-        self._mark = 0  # start of what becomes content should the call come to nothing
+        # What becomes content should a call come to nothing: `_kept`, then from `_mark` on.
+        self._undecided = False
+        self._kept: list[str] = []
+        self._mark = 0
         self._final = False
         self._space = ""  # whitespace that is content only if more content follows
         self._fresh = True  # no content yet in this segment
@@ -119,14 +122,12 @@ class OutputParser:
 
     def feed(self, text: str) -> list[Delta]:
         """Take more text; returns what is certain now."""
-        self._text = self._text[min(self._mark, self._position) :] + text
-        moved = min(self._mark, self._position)
-        self._position -= moved
-        self._mark -= moved
+        if self._undecided and self._position > self._mark:
+            self._kept.append(self._text[self._mark : self._position])
+        self._text = self._text[self._position :] + text
+        self._position = self._mark = 0
         while self._state():
             pass
-        if self._reader is None and not self._candidates:
-            self._mark = self._position
         return self._collector.take()
 
     def finish(self) -> list[Delta]:
@@ -160,7 +161,7 @@ class OutputParser:
         for syntax in self._grammar.bare:
             if self._bare_fits(syntax, self._text[start]):
                 self._candidates = (syntax,)
-                self._mark = self._position
+                self._suspect(self._position)
                 self._position = start
                 self._state = self._open_call
                 self._trigger = ""
@@ -210,11 +211,11 @@ class OutputParser:
             self._state = self._segment
         elif marker in self._bare_triggers:
             self._trigger = ""
-            self._mark = self._position
+            self._suspect(self._position)
             self._candidates = (self._bare_triggers[marker],)
             self._state = self._open_call
         elif marker in grammar.triggers:
-            self._mark = self._position
+            self._suspect(self._position)
             self._position = after
             self._trigger = marker
             self._candidates = tuple(c for c in grammar.calls if marker in c.triggers)
@@ -356,8 +357,8 @@ class OutputParser:
             if found is Match.PARTIAL and not self._final:
                 return False
             if found is Match.FULL:
-                self._candidates = ()
-                self._mark = self._position = end
+                self._undecided = False
+                self._position = end
                 self._fresh = not self._collector.has_content
                 self._state = self._in_text
                 return True
@@ -369,6 +370,12 @@ class OutputParser:
                 self._begin_call(syntax, position)
                 return True
         return self._no_call(self._position)
+
+    def _suspect(self, start: int) -> None:
+        """From `start` on, the text may be a call; nothing of it is handed on yet."""
+        self._undecided = True
+        self._kept.clear()
+        self._mark = start
 
     def _content_named(self) -> tuple[Match, int]:
         """Whether the addressee is not a function but the reader."""
@@ -408,11 +415,11 @@ class OutputParser:
 
     def _no_call(self, position: int) -> bool:
         """What was read since the mark is content after all."""
+        raw = "".join(self._kept) + self._text[self._mark : position]
+        self._undecided = False
         self._reader = None
-        self._candidates = ()
         self._position = position
-        self._content(self._text[self._mark : position])
-        self._mark = position
+        self._content(raw)
         self._state = self._in_text
         return True
 
@@ -422,9 +429,8 @@ class OutputParser:
         self._position, status = self._reader.read(self._text, self._position, self._final)
         if len(self._collector.calls) > before:
             self._announced = True
+            self._undecided = False
             self._space = ""
-        if self._announced:
-            self._mark = self._position
         if status is Status.MORE:
             if self._final and not self._announced:
                 return self._no_call(len(self._text))
@@ -446,14 +452,12 @@ class OutputParser:
     def _end_call(self) -> None:
         self._announced = False
         self._reader = None
-        self._candidates = ()
-        self._mark = self._position
         self._called = True
         self._state = self._call_close
 
     def _after_calls(self) -> None:
+        self._undecided = False
         self._reader = None
-        self._candidates = ()
         self._called = True
         self._fresh = True
         self._space = ""
@@ -508,11 +512,10 @@ class OutputParser:
         position = skip_space(self._text, end)
         if position >= len(self._text) and not self._final:
             return False
-        self._mark = self._position
         if position >= len(self._text) or not self._begins(self._syntax, position):
             self._after_calls()
             return True
-        self._candidates = (self._syntax,)
+        self._suspect(self._position)
         self._begin_call(self._syntax, position)
         return True
 
@@ -567,7 +570,7 @@ class OutputParser:
             triggers=syntax.triggers,
         )
         self._trigger = name
-        self._mark = self._position
+        self._suspect(self._position)
         self._reader = call_reader(self._syntax, self._tools, self._collector, bare=False)
         self._state = self._in_call
 

@@ -14,8 +14,9 @@ Style = Literal["json_object", "name_then_json", "parameters", "python", "keyed"
 Slot = Literal["name", "id", "index", "arguments"]
 
 _SPACE = re.compile(r"\s+")
-_ATOM = r"<[^<>\n]*>?|\[/?[A-Z_]+\]|\s+|[^<\[\s]+|\["
-_TAG = r"<[^<>\s][^<>\n]*>|\[/?[A-Z_]{2,}\]"
+_BRACKETS = r"\[/?[A-Z][A-Z_ ]+\]"
+_ATOM = rf"<[^<>\n]*>?|{_BRACKETS}|\s+|[^<\[\s]+|\["
+_TAG = rf"<[^<>\s][^<>\n]*>|{_BRACKETS}"
 
 
 class Piece(Struct, frozen=True):

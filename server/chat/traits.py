@@ -1,7 +1,7 @@
 """What a template takes and prints, found by rendering probes and looking for their words."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -40,7 +40,7 @@ class Traits(Struct, frozen=True):
     arguments: Literal["object", "string"] = "object"
     call_ids: Literal["any", "nine", "named"] = "any"
     tool_role: bool = False
-    reasoning: str = ""  # the key a thought is read from; "parts" for parts of the content
+    reasoning: str = ""  # the key a thought is read from; or "parts", "blocks" of content
 
 
 # Words no template prints of itself, and whose beginnings differ.
@@ -158,24 +158,29 @@ class _Prober:
         }
 
     def _calls(self) -> dict[str, Any]:
-        """The first way of handing over a call that the template prints whole."""
-        for content, ids in _ways(("empty", "null", "absent"), ("any", "nine", "named")):
-            found = {"call_content": content, "call_ids": ids, "arguments": "object"}
-            as_object = self._try(self._call_turn(found, {KEY: VALUE}))
-            as_text = self._try(self._call_turn(found, RAW_ARGUMENTS))
-            if not _has(as_object, NAME, KEY, VALUE):
-                if not _has(as_text, NAME, RAW_ARGUMENTS):
-                    continue
-                found["arguments"] = "string"
-            elif _same_but_arguments(as_object, as_text):
-                found["arguments"] = "string"
-            several = self._try(self._call_turn(found, {KEY: VALUE}, {KEY: VALUE2}))
-            return {
-                **found,
-                "prints_calls": True,
-                "many_calls": _has(several, VALUE, VALUE2, NAME2),
-            }
+        """A way of handing over a call that the template prints whole."""
+        for call_ids in ("any", "nine", "named"):
+            ways = [self._call_way(content, call_ids) for content in ("empty", "null", "absent")]
+            works = [way for way in ways if way is not None]
+            if works:
+                # Some templates wrap even empty content: the shortest way is the plainest.
+                found = min(works, key=lambda way: len(way[1]))[0]
+                several = self._try(self._call_turn(found, {KEY: VALUE}, {KEY: VALUE2}))
+                many = _has(several, VALUE, VALUE2, NAME2)
+                return {**found, "prints_calls": True, "many_calls": many}
         return {"prints_calls": False}
+
+    def _call_way(self, content: str, call_ids: str) -> tuple[dict[str, Any], str] | None:
+        """One way of handing over a call and what is printed, if that is all of it."""
+        found = {"call_content": content, "call_ids": call_ids, "arguments": "object"}
+        as_object = self._try(self._call_turn(found, {KEY: VALUE}))
+        as_text = self._try(self._call_turn(found, RAW_ARGUMENTS))
+        if _has(as_object, NAME, KEY, VALUE):
+            if _same_but_arguments(as_object, as_text):
+                found["arguments"] = "string"
+            return found, as_object
+        found["arguments"] = "string"
+        return (found, as_text) if _has(as_text, NAME, RAW_ARGUMENTS) else None
 
     def _call_turn(self, found: dict[str, Any], *arguments: object, **extra: Any) -> list[Message]:
         calls = []
@@ -199,7 +204,7 @@ class _Prober:
         if not _has(text, CONTENT, NAME, VALUE):
             return False
         key = found["reasoning"]
-        if not key or key == "parts":
+        if not key or key in ("parts", "blocks"):
             return True
         # Some templates print content beside a call as a thought: then it must stand alone.
         thought = self._try(self._call_turn(found, value, **{key: THOUGHT}))
@@ -230,18 +235,19 @@ class _Prober:
                     return key
         parts = [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": CONTENT}]
         inline = self._try([self._user(), {"role": "assistant", "content": parts}])
-        # A template that prints the list itself does not understand it.
-        understood = _has(inline, THOUGHT, CONTENT) and "'type'" not in inline
-        return "parts" if understood and '"type"' not in inline else ""
+        if _understood(inline):
+            return "parts"
+        blocks = [{"type": "thoughts", "text": THOUGHT}, {"type": "response", "text": CONTENT}]
+        message = {"role": "assistant", "content": {"blocks": blocks}}
+        return "blocks" if _understood(self._try([self._user(), message])) else ""
 
 
 RAW_ARGUMENTS = json.dumps({KEY: VALUE}, separators=(", ", ":  "))  # spaced as nobody spaces
 
 
-def _ways(contents: Sequence[str], ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for call_ids in ids:
-        for content in contents:
-            yield content, call_ids
+def _understood(text: str) -> bool:
+    """Whether content in pieces came out; a template that prints the list itself has not read it."""
+    return _has(text, THOUGHT, CONTENT) and "'type'" not in text and '"type"' not in text
 
 
 def _has(text: str, *words: str) -> bool:

@@ -300,6 +300,77 @@ SHAPES: dict[str, str] = {
         "<think>\n\n{% endif %}{{ m.content }}\n<|over|>\n\n{% endfor %}"
         "{% if add_generation_prompt %}<|turn|>assistant\n<think>\n\n{% endif %}"
     ),
+    "thought-in-words": (
+        "{% for m in messages %}{% if m.role == 'assistant' %}\n<|begin_assistant|>\n"
+        "{% if m.reasoning_content and loop.last %}{{ m.reasoning_content }}"
+        "\n[BEGIN FINAL RESPONSE]\n{% endif %}{{ m.content }}"
+        "{% if m.tool_calls %}\n<tool_calls>[{% for c in m.tool_calls %}"
+        '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}'
+        '{% if not loop.last %}, "id": "{{ c.id }}"{% endif %}}'
+        "{% if not loop.last %}, {% endif %}{% endfor %}]</tool_calls>{% endif %}"
+        "{% if not loop.last %}\n<|end|>\n{% endif %}"
+        "{% else %}<|begin_{{ m.role }}|>\n{{ m.content }}\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}\n<|begin_assistant|>\nHere are my steps:\n{% endif %}"
+    ),
+    "blocks": _chatml(
+        "{% if m.content is string %}{{ m.content }}{% elif m.content %}"
+        "{% for b in m.content.blocks %}{% if b.type == 'thoughts' %}"
+        "<|inner_prefix|>{{ b.text }}<|inner_suffix|>{% else %}{{ b.text }}{% endif %}{% endfor %}"
+        "{% endif %}{% if m.tool_calls %}<|tools_prefix|>[{% for c in m.tool_calls %}"
+        '{"{{ c.function.name }}": {{ c.function.arguments | tojson }}}'
+        "{% if not loop.last %}, {% endif %}{% endfor %}]<|tools_suffix|>{% endif %}",
+        tools="{% for t in tools %}{{ t.name }}{% endfor %}",
+    ),
+    "thought-parts": _chatml(
+        "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
+        "{% if p.type == 'thinking' %}[THINK]{{ p.thinking }}[/THINK]"
+        "{% else %}{{ p.text }}{% endif %}{% endfor %}{% endif %}"
+        "{% for c in m.tool_calls or [] %}[TOOL_CALLS]{{ c.function.name }}"
+        "[ARGS]{{ c.function.arguments | tojson }}{% endfor %}"
+    ),
+    "user-opens": (
+        "{% if tools %}{{ tools | tojson }}{% endif %}"
+        "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+        "{% set thinks = enable_thinking | default(true) %}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{% if loop.index0 > ns.last and thinks %}{{ m.reasoning_content or '' }}</think>{% endif %}"
+        "{{ m.content or '' }}{% if m.tool_calls %}\n\n<calls>{% for c in m.tool_calls %}\n"
+        '<invoke name="{{ c.function.name }}">\n{% for k, v in c.function.arguments.items() %}'
+        '{% if not loop.first %}\n{% endif %}<parameter name="{{ k }}" '
+        "string=\"{{ 'true' if v is string else 'false' }}\">" + _NUMBER_OR_TEXT + "</parameter>"
+        "{% endfor %}\n</invoke>{% endfor %}\n</calls>{% endif %}<|eos|>"
+        "{% else %}<|{{ m.role }}|>{{ m.content }}{% if m.role == 'user' %}<|assistant|>"
+        "{{ '<think>' if thinks and loop.index0 == ns.last else '</think>' }}{% endif %}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|user|>\n<|assistant|>"
+        "{{ '<think>' if thinks else '</think>' }}{% endif %}"
+    ),
+    "plain-words": (
+        "{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content }}"
+        "{% elif m.role == 'assistant' %} ASSISTANT: {{ m.content }}</s>"
+        "{% else %}{{ m.content }} {% endif %}{% endfor %}"
+        "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+    ),
+    "separated": (
+        "{% for m in messages %}{% if m.role == 'assistant' %} <sep> assistant: {{ m.content or '' }}"
+        "{% for c in m.tool_calls or [] %}<tool_call>\n"
+        '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
+        "\n</tool_call>{% endfor %} <sep> {% else %}human: {{ m.content }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %} <sep> assistant:{% endif %}"
+    ),
+    "writes-to-messages": _chatml(
+        "{% set m.seen = true %}" + _calls("", "<call>" + _JSON + "</call>"),
+    ),
+    "python-raw": _chatml(
+        _calls(
+            "<|call_start|>[",
+            "{{ f.name }}({% for k, v in f.arguments | items %}{{ k }}="
+            "{% if v is string %}'{{ v }}'{% elif v is mapping %}{{ v | tojson }}"
+            "{% else %}{{ v }}{% endif %}{% if not loop.last %}, {% endif %}{% endfor %})",
+            ", ",
+            "]<|call_end|>",
+        )
+    ),
     # Picky about messages.
     "alternating": (
         "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
