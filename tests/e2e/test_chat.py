@@ -312,6 +312,19 @@ def test_timings(client: OpenAI) -> None:
     assert timings["first_token_ms"] >= timings["queue_ms"] >= 0
 
 
+def test_next_turn_computes_only_what_is_new(client: OpenAI) -> None:
+    history = messages("Which animal is the largest of all?")
+    first = ask(client, messages=history, prompt_cache_key="talk")
+    history += [
+        {"role": "assistant", "content": text_of(first)},
+        {"role": "user", "content": "And the smallest?"},
+    ]
+    second = ask(client, messages=history, prompt_cache_key="talk")
+    cached = second.usage.prompt_tokens_details.cached_tokens
+    assert first.usage.prompt_tokens <= cached < second.usage.prompt_tokens
+    assert second.model_extra["timings"]["prompt_n"] == second.usage.prompt_tokens - cached
+
+
 def test_headers(client: OpenAI) -> None:
     response = client.chat.completions.with_raw_response.create(
         model=MODEL, messages=QUESTION, max_tokens=1, extra_headers={"x-request-id": "mine"}
