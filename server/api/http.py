@@ -27,8 +27,7 @@ def json_response(value: object, status: int = 200) -> Response:
 def with_ignored(response: _R, names: Sequence[str]) -> _R:
     """Lists the fields of the request that mean nothing here."""
     if names:
-        clean = (name.encode("ascii", "backslashreplace").decode() for name in names)
-        text = ", ".join(name for name in clean if name.isprintable())
+        text = ", ".join(name.encode("unicode_escape").decode() for name in names)
         response.headers[IGNORED_PARAMS] = text[:MAX_IGNORED_CHARS]
     return response
 

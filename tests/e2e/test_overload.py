@@ -1,4 +1,4 @@
-"""One slot and one place in the queue: who waits, who is refused, what hanging up frees."""
+"""One slot and three places in the queue: who waits, who goes first, what hanging up frees."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec import Struct
 from openai import OpenAI, RateLimitError
 
 from tests.e2e.chat import MODEL, ask, messages
@@ -20,10 +21,20 @@ LONG = {"max_tokens": 8000, "ignore_eos": True, "stream": True}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    """One slot of 8192 tokens, room for one in the queue, and a short silence."""
-    flags = "--parallel 1 --context 8192 --max-queue 1 --keepalive 0.1"
+    """One slot of 8192 tokens, room for three in the queue, and a short silence."""
+    flags = "--parallel 1 --context 8192 --max-queue 3 --keepalive 0.1"
     with ServerProcess(flags.split()) as process:
         yield process
+
+
+class Open(Struct):
+    """A stream that is being read."""
+
+    id: str
+    lines: Iterator[str]
+
+    def read_to_the_end(self) -> None:
+        assert list(self.lines)[-2:] == ["data: [DONE]", ""]
 
 
 class Visitor:
@@ -34,8 +45,8 @@ class Visitor:
         self._server = server
 
     @contextmanager
-    def stream(self, *, until: str, **fields: Any) -> Iterator[Iterator[str]]:
-        """The lines of a stream after the first one that contains `until`."""
+    def stream(self, *, until: str, **fields: Any) -> Iterator[Open]:
+        """A stream that has been read up to the first line that contains `until`."""
         body = {"model": MODEL, "messages": messages("Tell a story.")} | LONG | fields
         request_id = uuid.uuid4().hex
         headers = {"x-request-id": request_id}
@@ -43,14 +54,14 @@ class Visitor:
             assert response.status_code == 200, response.read()
             lines = response.iter_lines()
             assert any(until in line for line in lines)
-            yield lines
+            yield Open(request_id, lines)
         self._server.wait_for_line(f" (499|200) .* id={request_id}")
 
-    def running(self) -> AbstractContextManager[Iterator[str]]:
+    def running(self) -> AbstractContextManager[Open]:
         """A stream that holds the slot."""
         return self.stream(until='"delta":{"content"')
 
-    def queued(self, **fields: Any) -> AbstractContextManager[Iterator[str]]:
+    def queued(self, **fields: Any) -> AbstractContextManager[Open]:
         """A stream that has been accepted and waits: it speaks only in comments."""
         return self.stream(until=": keepalive", **fields)
 
@@ -70,7 +81,7 @@ def visitor(server: ServerProcess) -> Iterator[Visitor]:
 
 
 def test_full_queue_is_a_429(visitor: Visitor, client: OpenAI) -> None:
-    with visitor.running(), visitor.queued():
+    with visitor.running(), visitor.queued(), visitor.queued(), visitor.queued():
         with pytest.raises(RateLimitError) as caught:
             ask(client)
         assert caught.value.code == "queue_full"
@@ -80,17 +91,32 @@ def test_full_queue_is_a_429(visitor: Visitor, client: OpenAI) -> None:
     assert ask(client, max_tokens=1).usage
 
 
-def test_queued_stream_is_answered_in_the_end(visitor: Visitor) -> None:
-    with ExitStack() as place, ExitStack() as slot:
+@pytest.mark.parametrize(
+    ("fields", "order"),
+    [
+        ([{}, {}, {}], [0, 1, 2]),
+        ([{"user": "ann"}, {"user": "ann"}, {"user": "bob"}], [0, 2, 1]),
+        ([{"user": "ann"}, {"user": "ann"}, {"safety_identifier": "cy", "user": "ann"}], [0, 2, 1]),
+        ([{"service_tier": tier} for tier in ("flex", "auto", "priority")], [2, 1, 0]),
+    ],
+)
+def test_who_goes_first(
+    visitor: Visitor, server: ServerProcess, fields: list[dict[str, Any]], order: list[int]
+) -> None:
+    """A user with two waiting requests does not hold up another; flex runs when others are idle."""
+    with ExitStack() as places, ExitStack() as slot:
         slot.enter_context(visitor.running())
-        waiting = place.enter_context(visitor.queued(max_tokens=2))
+        waiting = [places.enter_context(visitor.queued(max_tokens=2, **own)) for own in fields]
         slot.close()
-        assert list(waiting)[-2:] == ["data: [DONE]", ""]
+        for stream in waiting:
+            stream.read_to_the_end()
+        log = [server.wait_for_line(f" 200 .* id={stream.id}") for stream in waiting]
+    assert sorted(range(3), key=lambda index: server.lines.index(log[index])) == order
 
 
 def test_hanging_up_frees_the_slot(visitor: Visitor, client: OpenAI) -> None:
     """Each round would be refused if the ones before it were still there."""
-    for _ in range(4):
+    for _ in range(6):
         with visitor.running():
             pass
     assert ask(client, max_tokens=1).usage
@@ -98,14 +124,14 @@ def test_hanging_up_frees_the_slot(visitor: Visitor, client: OpenAI) -> None:
 
 def test_hanging_up_in_the_queue_frees_the_place(visitor: Visitor) -> None:
     with visitor.running():
-        for _ in range(3):
+        for _ in range(5):
             with visitor.queued():
                 pass
 
 
 def test_hanging_up_without_a_stream(visitor: Visitor, client: OpenAI) -> None:
     with visitor.running():
-        for _ in range(3):
+        for _ in range(5):
             visitor.give_up()
     assert ask(client, max_tokens=1).usage
 
