@@ -178,7 +178,7 @@ class ChatFormat(Struct, frozen=True):
 
     def _mark_content(
         self, messages: Sequence[Message]
-    ) -> tuple[Sequence[Message], list[tuple[str, str]]]:
+    ) -> tuple[Sequence[Message], list[tuple[str, str, str]]]:
         """Where the template drops content beside calls, take it out and mark its place."""
         traits, triggers = self.template.traits, self.calls[0].triggers
         if traits.content_with_calls or not traits.prints_calls or not triggers:
@@ -186,7 +186,7 @@ class ChatFormat(Struct, frozen=True):
         if self.learned.content_open or self.learned.channels:
             return messages, []
         marked: list[Message] = []
-        spliced: list[tuple[str, str]] = []
+        spliced: list[tuple[str, str, str]] = []
         for message in messages:
             content, calls = message.get("content"), message.get("tool_calls")
             if (
@@ -199,15 +199,15 @@ class ChatFormat(Struct, frozen=True):
                 function = calls[0]["function"]
                 named = {**calls[0], "function": {**function, "name": function["name"] + mark}}
                 message = {**message, "content": None, "tool_calls": [named, *calls[1:]]}
-                spliced.append((mark, content))
+                spliced.append((mark, function["name"], content))
             marked.append(message)
         return marked, spliced
 
-    def _splice(self, text: str, spliced: Sequence[tuple[str, str]]) -> str:
-        for mark, content in spliced:
-            at = text.find(mark)
-            starts = [text.rfind(t, 0, at) for t in self.calls[0].triggers[:1]]
-            start = max(starts, default=-1)
+    def _splice(self, text: str, spliced: Sequence[tuple[str, str, str]]) -> str:
+        """Put content that the template would have dropped before the call it stands beside."""
+        for mark, name, content in spliced:
+            at = text.find(mark) - len(name)
+            start = self.calls[0].opening_start(text[:at])
             if at < 0 or start < 0:
                 raise TemplateError("the chat template drops the content beside a tool call")
             text = (text[:start] + content + text[start:]).replace(mark, "")

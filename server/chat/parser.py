@@ -294,6 +294,12 @@ class OutputParser:
             self._state = self._segment
             return True
         self.ended = True
+        again = [match_core(self._text, self._position, core(t))[0] for t in self._grammar.triggers]
+        if Match.FULL in again:  # some templates end the turn behind each call
+            self._called, self._state = True, self._in_text
+            return True
+        if Match.PARTIAL in again and not self._final:
+            return False
         self._state = self._ignore
         return True
 

@@ -81,6 +81,18 @@ class CallSyntax(Struct, frozen=True):
     def next_open(self) -> str:
         return self.separator + self.call_open
 
+    def opening_start(self, text: str) -> int:
+        """Where the opening of a turn's first call starts, whose name follows on `text`; or -1."""
+        lead = ""
+        for piece in self.pieces:
+            if piece.slot is not None:
+                break
+            lead += piece.text
+        openings = [self.first_open + lead, self.call_open + lead]
+        found = [len(text) - len(o) for o in openings if core(o) and text.endswith(o)]
+        nearest = max((text.rfind(trigger) for trigger in self.triggers), default=-1)
+        return min(found, default=nearest)
+
     def between(self, before: Slot, after: Slot) -> str:
         """The literal text between two neighbouring slots ("" where they are no neighbours)."""
         for left, literal, right in zip(

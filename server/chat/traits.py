@@ -246,7 +246,7 @@ RAW_ARGUMENTS = json.dumps({KEY: VALUE}, separators=(", ", ":  "))  # spaced as 
 
 
 def _understood(text: str) -> bool:
-    """Whether content in pieces came out; a template that prints the list itself has not read it."""
+    """Whether content in pieces came out, and not as the list that it is."""
     return _has(text, THOUGHT, CONTENT) and "'type'" not in text and '"type"' not in text
 
 

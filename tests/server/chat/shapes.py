@@ -334,7 +334,8 @@ SHAPES: dict[str, str] = {
         "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
         "{% set thinks = enable_thinking | default(true) %}"
         "{% for m in messages %}{% if m.role == 'assistant' %}"
-        "{% if loop.index0 > ns.last and thinks %}{{ m.reasoning_content or '' }}</think>{% endif %}"
+        "{% if loop.index0 > ns.last and thinks %}{{ m.reasoning_content or '' }}</think>"
+        "{% endif %}"
         "{{ m.content or '' }}{% if m.tool_calls %}\n\n<calls>{% for c in m.tool_calls %}\n"
         '<invoke name="{{ c.function.name }}">\n{% for k, v in c.function.arguments.items() %}'
         '{% if not loop.first %}\n{% endif %}<parameter name="{{ k }}" '
@@ -352,7 +353,8 @@ SHAPES: dict[str, str] = {
         "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
     ),
     "separated": (
-        "{% for m in messages %}{% if m.role == 'assistant' %} <sep> assistant: {{ m.content or '' }}"
+        "{% for m in messages %}{% if m.role == 'assistant' %} <sep> assistant: "
+        "{{ m.content or '' }}"
         "{% for c in m.tool_calls or [] %}<tool_call>\n"
         '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
         "\n</tool_call>{% endfor %} <sep> {% else %}human: {{ m.content }}{% endif %}{% endfor %}"
