@@ -22,10 +22,13 @@ class Builder:
     def grammar(self, goal: Goal) -> Node:
         """The root node; raises UnsupportedSchema where no value satisfies the goal."""
         root = self.node(goal, "value")
+        finished: set[int] = set()
         for rule, values, own in self._queue:
             self.x.budget.check_time()
-            rule.body = self._located(values, own)
-        body = prune(root)
+            rule.body, ends = self._located(values, own)
+            if ends:
+                finished.add(id(rule))
+        body = prune(root, [rule for rule, _, _ in self._queue], finished)
         if body == NEVER:
             raise UnsupportedSchema("$", "", "no value satisfies it")
         return body
@@ -42,7 +45,7 @@ class Builder:
             self._goals[goal] = rule
         return rule
 
-    def _located(self, values: Values, goal: Goal) -> Node:
+    def _located(self, values: Values, goal: Goal) -> tuple[Node, bool]:
         try:
             return self._body(values)
         except UnsupportedSchema as error:
@@ -51,13 +54,15 @@ class Builder:
         except UnsupportedPattern as error:
             raise UnsupportedSchema(self.x.path(goal), "pattern", str(error)) from error
 
-    def _body(self, values: Values) -> Node:
-        options: list[Node] = []
-        options.extend(build_objects.build(self, c) for c in values.objects)
-        options.extend(build_arrays.build(self, c) for c in values.arrays)
-        options.extend(strings.to_node(c) for c in values.strings)
-        options.extend(numbers.to_node(c) for c in values.numbers)
-        options.extend(Token(_TRUE if v else _FALSE) for v in sorted(values.booleans, reverse=True))
+    def _body(self, values: Values) -> tuple[Node, bool]:
+        """The node, and whether it has a way to end that needs no other rule."""
+        nested: list[Node] = [build_objects.build(self, c) for c in values.objects]
+        nested += [build_arrays.build(self, c) for c in values.arrays]
+        flat = [strings.to_node(c) for c in values.strings]
+        flat += [numbers.to_node(c) for c in values.numbers]
+        flat += [Token(_TRUE if v else _FALSE) for v in sorted(values.booleans, reverse=True)]
         if values.null:
-            options.append(Token(_NULL))
-        return nodes.choice(*(o for o in options if o != NEVER))
+            flat.append(Token(_NULL))
+        flat = [n for n in flat if not nodes.is_never(n)]
+        nested = [n for n in nested if not nodes.is_never(n)]
+        return nodes.choice(*nested, *flat), bool(flat)

@@ -51,9 +51,10 @@ def build(b: Builder, c: ObjectConstraint) -> Node:
 
 
 def _declared(b: Builder, c: ObjectConstraint) -> list[Declared]:
-    names = dict.fromkeys(n for n, _ in c.props)
-    names.update(dict.fromkeys(sorted(c.required)))
-    return [Declared(n, c.goal_of(n), n in c.required) for n in names]
+    goals = dict(c.props)
+    for name in sorted(c.required):
+        goals.setdefault(name, TRUE)
+    return [Declared(n, c.goal_of(n, g), n in c.required) for n, g in goals.items()]
 
 
 def _cells(b: Builder, c: ObjectConstraint) -> list[Cell]:

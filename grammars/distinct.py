@@ -56,7 +56,7 @@ def partitions(coarse: bool = False) -> tuple[tuple[StringConstraint, ...], ...]
 
 def _by_character(before: str, after: str, classes: list[str]) -> tuple[StringConstraint, ...]:
     named = [f"p:{before}{c}{after}" for c in classes]
-    rest = StringConstraint(low=1, avoids=frozenset(named))
+    rest = StringConstraint(matches=frozenset((f"p:{before}[^0-9A-Z_a-z]{after}",)))
     picked = (StringConstraint(matches=frozenset((name,))) for name in named)
     return (StringConstraint(high=0), *picked, rest)
 

@@ -112,6 +112,8 @@ def all_except(texts: frozenset[str]) -> Node:
 
 def _except(tails: frozenset[str], built: dict[frozenset[str], Node], depth: int) -> Node:
     known = built.get(tails)
+    if known is None and len(tails) == 1 and depth:
+        built[tails] = known = _except_one(next(iter(tails)))
     if known is None:
         groups: dict[str, list[str]] = {}
         for tail in tails:
@@ -128,6 +130,18 @@ def _except(tails: frozenset[str], built: dict[frozenset[str], Node], depth: int
             known = Rule("name", known)
         built[tails] = known
     return known
+
+
+@lru_cache(maxsize=8192)
+def _except_one(tail: str) -> Node:
+    """Every text but `tail`."""
+    node: Node = _other_than(frozenset())
+    for place, char in enumerate(reversed(tail)):
+        step = nodes.sequence(Literal(quote(char)[1:-1]), node)
+        node = nodes.optional(nodes.choice(_other_than(frozenset(char)), step))
+        if place % 10 == 9:
+            node = Rule("name", node)
+    return node
 
 
 def escape(node: Node) -> Node:

@@ -2,54 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from . import nodes
-from .nodes import NEVER, Choice, Node, Repeat, Rule, Sequence
+from .nodes import Choice, Node, Repeat, Rule, Sequence, is_never
+MAX_DEPTH = 60
 
 
-def prune(root: Node) -> Node:
-    """The same language without unproductive parts; rules are edited in place."""
+def prune(root: Rule, values: Iterable[Rule], good: set[int]) -> Node:
+    """The same language without unproductive parts; rules are edited in place.
+
+    `good` are the ids of rules known to have an end. Usually one look at the other rules of
+    `values`, through which all recursion passes, shows that they have one too.
+    """
+    tried: set[int] = set()
+    if all(_ends(rule, good, tried, 0) for rule in values):
+        return root
     rules = list(nodes.rules(root, tokens=False))
-    good: set[int] = set()
+    good = set(good)
     left, before = rules[::-1], len(rules) + 1
     while left and len(left) < before:
         before = len(left)
         still = []
         for rule in left:
-            if _productive(rule.body, good):
+            if id(rule) in good or _productive(rule.body, good):
                 good.add(id(rule))
             else:
                 still.append(rule)
         left = still
-    if not left:
-        return root
+    if id(root) not in good:
+        return nodes.NEVER
     for rule in rules:
         if id(rule) in good:
             rule.body = _cut(rule.body, good)
-    return _cut(root, good)
+    return root
+
+
+def _ends(rule: Rule, good: set[int], tried: set[int], depth: int) -> bool:
+    """A look at each rule once, which may miss an end; what it finds is added to `good`."""
+    if id(rule) in good:
+        return True
+    if id(rule) in tried or depth > MAX_DEPTH:
+        return False
+    tried.add(id(rule))
+    found = _ending(rule.body, good, tried, depth + 1)
+    if found:
+        good.add(id(rule))
+    return found
+
+
+def _ending(node: Node, good: set[int], tried: set[int], depth: int) -> bool:
+    match node:
+        case Rule():
+            return _ends(node, good, tried, depth)
+        case Sequence(items):
+            return all(_ending(i, good, tried, depth) for i in items)
+        case Choice(options):
+            return any(_ending(o, good, tried, depth) for o in options)
+        case Repeat(body, low, _):
+            return low == 0 or _ending(body, good, tried, depth)
+    return True  # a token that matches nothing is never built
 
 
 def _productive(node: Node, good: set[int]) -> bool:
-    kind = type(node)
-    if kind is Rule:
-        return id(node) in good
-    if kind is Sequence:
-        return all([_productive(i, good) for i in node.items])  # type: ignore[union-attr]
-    if kind is Choice:
-        return any([_productive(o, good) for o in node.options])  # type: ignore[union-attr]
-    if isinstance(node, Repeat):
-        return node.min == 0 or _productive(node.body, good)
-    return True  # a token that matches nothing is never built
+    match node:
+        case Rule():
+            return id(node) in good
+        case Sequence(items):
+            return all(_productive(i, good) for i in items)
+        case Choice(options):
+            return any(_productive(o, good) for o in options)
+        case Repeat(body, low, _):
+            return low == 0 or _productive(body, good)
+    return True
 
 
 def _cut(node: Node, good: set[int]) -> Node:
     match node:
         case Rule():
-            return node if id(node) in good else NEVER
+            return node if id(node) in good else nodes.NEVER
         case Sequence(items):
             return nodes.sequence(*(_cut(i, good) for i in items))
         case Choice(options):
-            kept = [_cut(o, good) for o in options]
-            return nodes.choice(*(o for o in kept if o != NEVER))
+            kept = (_cut(o, good) for o in options)
+            return nodes.choice(*(o for o in kept if not is_never(o)))
         case Repeat(body, low, high):
             return nodes.repeat(_cut(body, good), low, high)
     return node

@@ -97,9 +97,12 @@ def to_automaton(c: StringConstraint) -> Automaton:
     return a
 
 
+@lru_cache(maxsize=4096)
 def is_empty(c: StringConstraint) -> bool:
     if c.values is not None:
         return not c.values
+    if not (c.matches or c.avoids or c.high):
+        return c.high == 0 and (c.low > 0 or "" in c.excluded)
     if c.high is not None and c.low > c.high:
         return True
     if not c.avoids and len(c.matches) <= 1:

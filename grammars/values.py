@@ -69,8 +69,11 @@ class ObjectConstraint:
     low: int = 0
     high: int | None = None
 
-    def goal_of(self, name: str) -> Goal:
-        goal = dict(self.props).get(name, TRUE)
+    def goal_of(self, name: str, declared: Goal | None = None) -> Goal:
+        """All that the property must satisfy; `declared` is its own goal where that is known."""
+        if declared is None:
+            declared = next((g for n, g in self.props if n == name), TRUE)
+        goal = declared
         for names, wanted in self.every:
             if wanted and names.accepts(name):
                 goal = both(goal, wanted)
