@@ -8,10 +8,12 @@ from typing import Any
 from msgspec import Struct
 
 from server.chat.calls import GENERIC, stated_syntaxes
+from server.chat.channels import ChannelParser
 from server.chat.discovery import Learned, learn, without_empty_thought
 from server.chat.errors import TemplateError
+from server.chat.markup import Markup
 from server.chat.messages import normalize
-from server.chat.parser import Grammar, OutputParser
+from server.chat.parser import OutputParser
 from server.chat.plan import CallPlan, call_plan, special_markers
 from server.chat.syntax import CallSyntax, Lexer, core, shared_beginning
 from server.chat.template import ChatTemplate
@@ -29,7 +31,7 @@ class ChatFormat(Struct, frozen=True):
     learned: Learned
     calls: tuple[CallSyntax, ...]  # the usual one first
     calls_from: str  # "template" (printed), "stated" (suggested by its markers), "generic"
-    grammar: Grammar
+    markup: Markup
 
     @classmethod
     def from_template(
@@ -43,7 +45,7 @@ class ChatFormat(Struct, frozen=True):
             calls, calls_from = _stated(template), "stated"
         if not calls:
             calls, calls_from = (GENERIC,), "generic"
-        return cls(template, learned, calls, calls_from, _grammar(learned, calls))
+        return cls(template, learned, calls, calls_from, _markup(learned, calls))
 
     @property
     def prints_tools(self) -> bool:
@@ -92,7 +94,8 @@ class ChatFormat(Struct, frozen=True):
         """
         opening = self.learned.opening if prompt is None else self.opening_of(prompt)
         id_length = 9 if self.template.traits.call_ids == "nine" else 0
-        return OutputParser(self.grammar, tools, opening, seed, id_length)
+        kind = ChannelParser if self.learned.channels else OutputParser
+        return kind(self.markup, tools, opening, seed, id_length)
 
     def opening_of(self, prompt: str) -> str:
         """What stands in `prompt` after the header of the assistant's last turn."""
@@ -234,13 +237,16 @@ class ChatFormat(Struct, frozen=True):
         body = without_empty_thought(body, syntax)
         if opened and core(syntax.close) not in core(body):
             body = re.sub(begins, "", body, count=1)
+        closed = syntax.close
+        if self.learned.channels or closed.strip() in self.learned.ends:
+            closed += self.learned.header  # the thought was a turn of its own
         if opened:
-            return prompt + thought + syntax.close + body
-        return prompt + (syntax.open + thought + syntax.close if thought else "") + body
+            return prompt + thought + closed + body
+        return prompt + (syntax.open + thought + closed if thought else "") + body
 
 
-def _grammar(learned: Learned, calls: Sequence[CallSyntax]) -> Grammar:
-    return Grammar(
+def _markup(learned: Learned, calls: Sequence[CallSyntax]) -> Markup:
+    return Markup(
         header=learned.header,
         thought=learned.thought,
         content=(learned.content_open, learned.content_close),

@@ -65,3 +65,62 @@ class Markers:
                 if any(word.startswith(tail) for word in self.words):
                     return start
         return size
+
+
+class Cursor:
+    """The text that is not read yet, and what was read since something became doubtful."""
+
+    __slots__ = ("_doubtful", "_kept", "_mark", "final", "position", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.position = 0
+        self.final = False  # no more text will come
+        self._doubtful = False
+        self._kept: list[str] = []
+        self._mark = 0
+
+    def add(self, text: str) -> None:
+        if self._doubtful and self.position > self._mark:
+            self._kept.append(self.text[self._mark : self.position])
+        self.text = self.text[self.position :] + text
+        self.position = self._mark = 0
+
+    def skip_space(self) -> bool:
+        """Skip whitespace; returns whether there is text left."""
+        self.position = skip_space(self.text, self.position)
+        return self.position < len(self.text)
+
+    def match(self, wanted: str) -> tuple[Match, int]:
+        return match_core(self.text, self.position, wanted)
+
+    def until(self, markers: Markers) -> tuple[str, str]:
+        """The text before the next marker, and the marker; "" where none has come (yet).
+
+        The position moves behind the text, not behind the marker.
+        """
+        start = self.position
+        found = markers.search(self.text, start)
+        if found is not None:
+            self.position = found.start()
+            return self.text[start : self.position], found.group()
+        size = len(self.text)
+        self.position = size if self.final else markers.safe_end(self.text, start)
+        return self.text[start : self.position], ""
+
+    def suspect(self) -> None:
+        """From here on the text may be something else than it seems: keep it."""
+        self._doubtful = True
+        self._kept.clear()
+        self._mark = self.position
+
+    def believe(self) -> None:
+        """It is what it seemed; nothing needs to be kept."""
+        self._doubtful = False
+        self._kept.clear()
+
+    def disbelieve(self) -> str:
+        """It is not: the text since `suspect`, up to the position."""
+        raw = "".join(self._kept) + self.text[self._mark : self.position]
+        self.believe()
+        return raw
