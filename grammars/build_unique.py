@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from . import automaton, distinct, nodes, numbers, regex, strings
+from . import automaton, distinct, nodes, numbers, patterns, strings
 from .errors import UnsupportedSchema
 from .nodes import EPSILON, Dfa, Literal, Node, Rule, Token
 from .strings import StringConstraint
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COMMA = Literal(", ")
 MAX_ANY_ORDER = 6
 MAX_FINITE = 200
-_INTEGER_TEXT = regex.pattern("^(?:0|-?[1-9][0-9]*)$")
+_INTEGER_TEXT = patterns.pattern("^(?:0|-?[1-9][0-9]*)$")
 
 
 def build(b: Builder, c: ArrayConstraint) -> Node:

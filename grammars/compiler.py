@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import gbnf_parser, metaschema, regex
+from . import gbnf_parser, metaschema, patterns
 from .build import Builder
 from .json_types import Json
 from .errors import LimitExceeded, UnsupportedSchema
@@ -81,7 +81,7 @@ def compile_json_object() -> Compiled:
 
 def compile_regex(pattern: str) -> Compiled:
     """Texts that match an ECMA-262 pattern as a whole. Raises UnsupportedPattern."""
-    found = regex.pattern(pattern, whole=True)
+    found = patterns.pattern(pattern, whole=True)
     return compile_node(Token(Dfa(found.automaton) if found.node is None else found.node))
 
 

@@ -6,8 +6,7 @@ another unless what follows the shorter one cannot continue the longer one.
 
 from __future__ import annotations
 
-from . import automaton, nodes, strings, texts
-from . import regex as regexes
+from . import automaton, nodes, patterns, strings, texts
 from .compiler import DEFAULT_LIMITS, schema_node
 from .json_types import Json
 from .documents import Place
@@ -34,7 +33,7 @@ def json_schema(schema: Json, limits: Limits = DEFAULT_LIMITS) -> Node:
 
 def regex(pattern: str) -> Node:
     """Texts that match an ECMA-262 pattern as a whole. Raises UnsupportedPattern."""
-    found = regexes.pattern(pattern, whole=True)
+    found = patterns.pattern(pattern, whole=True)
     return Token(Dfa(found.automaton) if found.node is None else found.node)
 
 

@@ -8,8 +8,8 @@ leap seconds are written in UTC, and regular expressions nest groups three deep.
 
 from functools import lru_cache
 
-from . import regex
-from .regex import Pattern
+from . import patterns
+from .patterns import Pattern
 
 _ALNUM, _LDH = "[A-Za-z0-9]", "[A-Za-z0-9-]"
 
@@ -159,4 +159,4 @@ UNSUPPORTED: dict[str, str] = {}
 
 @lru_cache(maxsize=64)
 def pattern(name: str) -> Pattern:
-    return regex.pattern(FORMATS[name], whole=True)
+    return patterns.pattern(FORMATS[name], whole=True)

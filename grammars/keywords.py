@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from . import formats, numbers, regex, unevaluated
+from . import formats, numbers, patterns, unevaluated
 from .documents import Place
 from .json_types import Json
 from .errors import InvalidSchema, UnsupportedSchema
@@ -142,7 +142,7 @@ def string(x: Expander, place: Place) -> Values:
     schema = place.contents
     names = set()
     if "pattern" in schema:
-        regex.pattern(schema["pattern"])
+        patterns.pattern(schema["pattern"])
         names.add("p:" + schema["pattern"])
     if "format" in schema:
         name = schema["format"]
@@ -216,7 +216,7 @@ def object_(x: Expander, place: Place) -> Values:
 def patterned(x: Expander, place: Place) -> tuple[tuple[StringConstraint, Goal], ...]:
     out = []
     for source, schema in place.contents.get("patternProperties", {}).items():
-        regex.pattern(source)
+        patterns.pattern(source)
         names = StringConstraint(matches=frozenset(("p:" + source,)))
         out.append((names, x.goal(place, schema)))
     return tuple(out)

@@ -272,6 +272,8 @@ class _Digits:
             if value is not None:
                 self.points[value] = _point(value)
         self.order = list(self.points)
+        # Whole numbers are written as such: 3, never 3.0, though both are integers to a validator.
+        self.whole = c.step is not None and c.step.denominator == 1
         steps = ([c.step] if c.step is not None else []) + sorted(c.not_steps)
         self.moduli = [_modulus(s) for s in steps]
         total = math.prod(m * (p + 1) for m, p in self.moduli)
@@ -287,7 +289,7 @@ class _Digits:
     def follow(self, state: object) -> Iterator[object | None]:
         phase, negative, nonzero, points, remainders = state  # type: ignore[misc]
         yield (1, True, nonzero, points, remainders) if phase == 0 else None
-        if phase in (2, 3):
+        if phase in (2, 3) and not self.whole:
             after = tuple(p.point(s) for p, s in zip(self.points.values(), points, strict=True))
             yield (4, negative, nonzero, after, remainders)
         else:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from . import automaton, formats, nodes, regex
+from . import automaton, formats, nodes, patterns
 from .automaton import Automaton
 from .json_text import MAX_NAME, STRING, all_except, quote, quoted
 from .nodes import NEVER, Dfa, Literal, Node, Token
-from .regex import Pattern
+from .patterns import Pattern
 
 MAX_FINITE = 64
 
@@ -44,7 +44,7 @@ ANY = StringConstraint()
 
 def lookup(name: str) -> Pattern:
     kind, _, text = name.partition(":")
-    return formats.pattern(text) if kind == "f" else regex.pattern(text)
+    return formats.pattern(text) if kind == "f" else patterns.pattern(text)
 
 
 def intersect(a: StringConstraint, b: StringConstraint) -> StringConstraint | None:
@@ -109,7 +109,7 @@ def is_empty(c: StringConstraint) -> bool:
         simple = _simple_body(replace(c, excluded=frozenset()))
         if simple == NEVER:
             return True
-        if simple is not None and regex.at_least(simple) > len(c.excluded):
+        if simple is not None and patterns.at_least(simple) > len(c.excluded):
             return False
     return to_automaton(c).is_empty()
 
@@ -150,10 +150,10 @@ def _simple_body(c: StringConstraint) -> Node | None:
     """A single pattern whose node can carry the length bounds."""
     if c.avoids or c.excluded or len(c.matches) > 1:
         return None
-    inner: Node | None = regex.ANY_TEXT
+    inner: Node | None = patterns.ANY_TEXT
     for name in c.matches:
         inner = lookup(name).node
-    return None if inner is None else regex.adjust_length(inner, c.low, c.high)
+    return None if inner is None else patterns.adjust_length(inner, c.low, c.high)
 
 
 def finite_values(c: StringConstraint) -> list[str] | None:
