@@ -7,7 +7,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from server.chat.calls import GENERIC, stated_syntaxes
 from server.chat.channels import ChannelParser
 from server.chat.discovery import Learned, learn, without_empty_thought
 from server.chat.errors import TemplateError
@@ -15,6 +14,7 @@ from server.chat.markup import Markup
 from server.chat.messages import normalize
 from server.chat.parser import OutputParser
 from server.chat.plan import CallPlan, call_plan, special_markers
+from server.chat.stated import GENERIC, stated_syntaxes
 from server.chat.syntax import CallSyntax, Lexer, core, shared_beginning
 from server.chat.template import ChatTemplate
 from server.chat.traits import NAME, USER, Message, probe_tool

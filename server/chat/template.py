@@ -8,9 +8,10 @@ from jinja2 import TemplateError as JinjaError
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
 
+from server.chat.budget import MAX_TEXT, with_budget
 from server.chat.errors import TemplateError
 from server.chat.messages import normalize, normalize_tools, simplify_tools
-from server.chat.sandbox import MAX_TEXT, ChatEnvironment, with_budget
+from server.chat.sandbox import ChatEnvironment
 from server.chat.traits import Message, Traits, probe_traits
 
 # ChatML, for a model whose file carries no template; stated in the README.

@@ -172,14 +172,14 @@ BOMBS = [
 
 @pytest.mark.parametrize("source", BOMBS, ids=range(len(BOMBS)))
 def test_what_has_no_end_is_ended(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.chat.sandbox.MAX_STEPS", 100_000)
+    monkeypatch.setattr("server.chat.budget.MAX_STEPS", 100_000)
     with pytest.raises(TemplateError) as caught:
         ChatTemplate("{% if go is defined %}" + source + "{% endif %}").render(USER, go=True)
     assert caught.value.kind in ("limit", "render")
 
 
 def test_the_clock_ends_a_template_in_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.chat.sandbox.MAX_SECONDS", -1.0)
+    monkeypatch.setattr("server.chat.budget.MAX_SECONDS", -1.0)
     template = object.__new__(ChatTemplate)
     caught: list[TemplateError] = []
 
