@@ -43,6 +43,7 @@ class TokenTrie:
         self._thread.join()
         if self._error is not None:
             raise self._error
+        assert self._result is not None
         return self._result
 
     @property

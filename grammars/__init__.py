@@ -1,10 +1,10 @@
 """Text in, text out: JSON Schema, patterns and users' grammars as GBNF and Lark.
 
-    compile(schema) -> Compiled              compile_schema(schema) -> str (GBNF)
-    compile_regex, compile_gbnf, compile_json_object, compile_node -> Compiled
-    GrammarCache                             the same, cached by content
-    literal, sequence, choice, repeat, optional, json_schema, regex, text_until, text_without,
-    raw_string                               nodes for `compile_node`
+compile(schema) -> Compiled              compile_schema(schema) -> str (GBNF)
+compile_regex, compile_gbnf, compile_json_object, compile_node -> Compiled
+GrammarCache                             the same, cached by content
+literal, sequence, choice, repeat, optional, json_schema, regex, text_until, text_without,
+raw_string                               nodes for `compile_node`
 """
 
 from .cache import GrammarCache

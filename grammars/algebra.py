@@ -163,7 +163,7 @@ class Algebra:
     # ------------------------------------------------------------------ arrays
 
     def meet_arrays(self, a: ArrayConstraint, b: ArrayConstraint) -> ArrayConstraint | None:
-        if a == ANY_ARRAY or a == b:
+        if a in (ANY_ARRAY, b):
             return b
         if b == ANY_ARRAY:
             return a
@@ -211,7 +211,7 @@ class Algebra:
     # ------------------------------------------------------------------ objects
 
     def meet_objects(self, a: ObjectConstraint, b: ObjectConstraint) -> ObjectConstraint | None:
-        if a == ANY_OBJECT or a == b:
+        if a in (ANY_OBJECT, b):
             return b
         if b == ANY_OBJECT:
             return a

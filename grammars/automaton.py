@@ -7,8 +7,9 @@ alphabet is a tuple of disjoint character sets: any other character leads to -1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from . import charset
 from .charset import CharSet
@@ -63,18 +64,18 @@ class Automaton:
 NOTHING = Automaton((), ((),), (False,))
 ANYTHING = Automaton((charset.UNIVERSE,), ((0,),), (True,))
 
-State = tuple[int, ...] | frozenset[object] | tuple[object, ...]
+State = TypeVar("State", bound=Hashable)
 
 
 def explore(
     parts: Iterable[CharSet],
-    start: object,
-    follow: Callable[[object], Iterable[object | None]],
-    final: Callable[[object], bool],
+    start: State,
+    follow: Callable[[State], Iterable[State | None]],
+    final: Callable[[State], bool],
     limit: int = DEFAULT_STATES,
 ) -> Automaton:
     """Breadth first over hashable states; `follow` yields a successor (or None) per part."""
-    index: dict[object, int] = {start: 0}
+    index: dict[State, int] = {start: 0}
     queue = [start]
     delta: list[tuple[int, ...]] = []
     for state in queue:
@@ -173,15 +174,15 @@ def combine(
     ]
     width, count = len(parts), len(automata)
 
-    def follow(state: object) -> Iterator[object | None]:
-        rows = [moves[i][s] if s >= 0 else None for i, s in enumerate(state)]  # type: ignore[arg-type]
+    def follow(state: tuple[int, ...]) -> Iterator[tuple[int, ...] | None]:
+        rows = [moves[i][s] if s >= 0 else None for i, s in enumerate(state)]
         for part in range(width):
             target = tuple(r[part] if r is not None else -1 for r in rows)
             dead = any(target[i] < 0 for i in needed) or max(target) < 0
             yield None if dead else target
 
-    def ends(state: object) -> bool:
-        accepts = [s >= 0 and automata[i].accept[s] for i, s in enumerate(state)]  # type: ignore[arg-type]
+    def ends(state: tuple[int, ...]) -> bool:
+        accepts = [s >= 0 and automata[i].accept[s] for i, s in enumerate(state)]
         return final(accepts)
 
     return explore(parts, (0,) * count, follow, ends, limit)
@@ -280,15 +281,15 @@ def bound_length(
     distance = _distances(a)
     cap = low if high is None else high
 
-    def follow(state: object) -> Iterator[object | None]:
-        own, length = state  # type: ignore[misc]
+    def follow(state: tuple[int, int]) -> Iterator[tuple[int, int] | None]:
+        own, length = state
         for target in a.delta[own]:
             size = length + 1 if high is not None else min(length + 1, cap)
             too_far = target < 0 or (high is not None and size + distance[target] > high)
             yield None if too_far else (target, size)
 
-    def ends(state: object) -> bool:
-        own, length = state  # type: ignore[misc]
+    def ends(state: tuple[int, int]) -> bool:
+        own, length = state
         return a.accept[own] and length >= low
 
     return explore(a.parts, (0, 0), follow, ends, limit)

@@ -47,7 +47,7 @@ def _plain(b: Builder, c: ArrayConstraint) -> Node:
     if not width:
         if c.high == 0:
             return EPSILON
-        item = b.node(c.items, "item")
+        item: Node = b.node(c.items, "item")
         after = nodes.repeat(
             nodes.sequence(COMMA, item), max(0, c.low - 1), None if c.high is None else c.high - 1
         )

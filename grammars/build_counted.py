@@ -68,9 +68,7 @@ class _Counted:
             after = self.state(index + 1, min(count + 1, self.cap), still)
             if self.c.high is None or count < self.c.high:
                 comma = COMMA if count else EPSILON
-                options.append(
-                    nodes.sequence(comma, build_objects.member(self.b, d, goal), after)
-                )
+                options.append(nodes.sequence(comma, build_objects.member(self.b, d, goal), after))
         if not d.required:
             options.append(self.state(index + 1, count, pending))
         return nodes.choice(*(o for o in options if o != NEVER))

@@ -92,7 +92,9 @@ def _after_prefix(b: Builder, c: ArrayConstraint, known: list[list[str]]) -> Nod
     texts = list(dict.fromkeys(t for part in known for t in part))
     if len(texts) > MAX_ANY_ORDER:
         raise UnsupportedSchema("", "uniqueItems", "prefixItems with many values")
-    short = ArrayConstraint(c.prefix, c.items, c.low, width if c.high is None else min(width, c.high))
+    short = ArrayConstraint(
+        c.prefix, c.items, c.low, width if c.high is None else min(width, c.high)
+    )
     options = [_any_order(b, short, known, texts)] if c.low <= width else []
     if c.high is None or c.high > width:
         taken = b.x.algebra.union(NOTHING, *(b.x.constant_values(json.loads(t)) for t in texts))

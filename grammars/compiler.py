@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from . import gbnf_parser, metaschema, patterns
 from .build import Builder
-from .json_types import Json
 from .errors import LimitExceeded, UnsupportedSchema
 from .expand import Expander
 from .gbnf import print_gbnf
+from .json_types import Json
 from .lark import print_lark
 from .limits import Limits
 from .nodes import Dfa, Node, Token
@@ -29,9 +29,7 @@ class Compiled:
     ignored: tuple[str, ...] = ()
 
 
-def schema_node(
-    schema: Json, limits: Limits = DEFAULT_LIMITS
-) -> tuple[Node, tuple[str, ...]]:
+def schema_node(schema: Json, limits: Limits = DEFAULT_LIMITS) -> tuple[Node, tuple[str, ...]]:
     """The grammar of a schema as a node, and what was ignored in it."""
     try:
         expander = Expander(schema, limits)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from . import automaton, nodes, patterns, strings, texts
 from .compiler import DEFAULT_LIMITS, schema_node
-from .json_types import Json
 from .documents import Place
 from .errors import UnsupportedSchema
 from .expand import Expander
+from .json_types import Json
 from .limits import Limits
 from .nodes import Dfa, Literal, Node, Token
 from .values import NOTHING, Values

@@ -145,7 +145,7 @@ def _short_scope(resolver: Any) -> Any:
 @lru_cache(maxsize=1)
 def _known_schemas() -> Any:
     """The meta-schemas, which a schema may refer to."""
-    from jsonschema_specifications import REGISTRY
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 
     return REGISTRY
 
@@ -154,7 +154,10 @@ def _dialect(schema: Json) -> int:
     name = schema.get("$schema") if isinstance(schema, dict) else None
     if not isinstance(name, str):
         return 2020
-    return DIALECTS.get(name.rstrip("#").replace("https://json-schema.org/draft-", "http://json-schema.org/draft-"), 2020)
+    return DIALECTS.get(
+        name.rstrip("#").replace("https://json-schema.org/draft-", "http://json-schema.org/draft-"),
+        2020,
+    )
 
 
 def _survey(schema: Json, budget: Budget) -> bool:
@@ -175,9 +178,9 @@ def _survey(schema: Json, budget: Budget) -> bool:
                     stack.append((child, depth + 1))
                 elif key == "$ref" and isinstance(child, str):
                     plain &= child == "#" or child.startswith("#/")
-                elif key in ("$id", "id") and depth and isinstance(child, str):
-                    plain = False
-                elif key in _IDENTIFYING:
+                elif (
+                    key in ("$id", "id") and depth and isinstance(child, str)
+                ) or key in _IDENTIFYING:
                     plain = False
             count += len(value)
         elif isinstance(value, list):

@@ -26,7 +26,9 @@ class UnsupportedSchema(GrammarError):
 
     def __str__(self) -> str:
         where = self.path or "$"
-        return f"{where}: {self.keyword}: {self.reason}" if self.keyword else f"{where}: {self.reason}"
+        return (
+            f"{where}: {self.keyword}: {self.reason}" if self.keyword else f"{where}: {self.reason}"
+        )
 
     def locate(self, path: str, keyword: str = "") -> None:
         """Fill in where it happened, unless a place nearer to the cause is known."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import TypeVar
 
 from . import keywords, numbers, strings
 from .algebra import Algebra
 from .documents import Document, Place
-from .json_types import Json
 from .errors import UnsupportedPattern, UnsupportedSchema
+from .json_types import Json
 from .limits import Budget, Limits
 from .values import (
     EVERYTHING,
@@ -22,7 +24,7 @@ from .values import (
     Values,
 )
 
-
+T = TypeVar("T")
 Entry = Place | Goal | Values | tuple[Json]
 
 
@@ -74,7 +76,7 @@ class Expander:
     def either(self, a: Goal, b: Goal) -> Goal:
         if TRUE in (a, b):
             return TRUE
-        if a == FALSE or a == b:
+        if a in (FALSE, b):
             return b
         if b == FALSE:
             return a
@@ -114,7 +116,9 @@ class Expander:
         else:
             self.budget.check("schema_depth", len(self._active), "$ref")
             if literal in self._active:
-                raise UnsupportedSchema(self._path(entry), "$ref", "a reference that is its own meaning")
+                raise UnsupportedSchema(
+                    self._path(entry), "$ref", "a reference that is its own meaning"
+                )
             self._active.add(literal)
             known = self._located(entry, "", self._expand, entry)
             self._active.discard(literal)
@@ -133,7 +137,9 @@ class Expander:
             return entry
         return self.constant_values(entry[0])
 
-    def _located(self, entry: object, keyword: str, make, argument) -> Values:  # type: ignore[no-untyped-def]
+    def _located(
+        self, entry: object, keyword: str, make: Callable[[T], Values], argument: T
+    ) -> Values:
         try:
             return make(argument)
         except UnsupportedSchema as error:

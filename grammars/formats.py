@@ -27,9 +27,7 @@ def _dotted(label: str, most: int) -> str:
 _HOSTNAME = "(?:" + "|".join(_dotted(_label(n), most) for n, most in ((63, 3), (30, 8))) + ")"
 
 _YEAR = "[0-9]{4}"
-_LEAP_YEAR = (
-    "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
-)
+_LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
 _DATE = (
     f"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|"
     "(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))|"
@@ -100,7 +98,10 @@ _ATEXT = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _QUOTED = r'"(?:[ !#-\[\]-~]|\\[ -~])*"'
 _MAIL_LITERAL = rf"\[(?:{_IPV4}|IPv6:{_IPV6})\]"
 # Letters that IDNA 2008 permits everywhere, written left to right, without context rules.
-_LETTERS = "\\u00df-\\u00f6\\u00f8-\\u00ff\\u03ac-\\u03ce\\u0430-\\u045f\\u3041-\\u3096\\u30a1-\\u30fa\\u4e00-\\u9fff\\uac00-\\ud7a3"
+_LETTERS = (
+    "\\u00df-\\u00f6\\u00f8-\\u00ff\\u03ac-\\u03ce\\u0430-\\u045f"
+    "\\u3041-\\u3096\\u30a1-\\u30fa\\u4e00-\\u9fff\\uac00-\\ud7a3"
+)
 _U_LABEL = f"[{_LETTERS}][a-z0-9{_LETTERS}]{{0,9}}"
 _IDN_LABEL = f"(?:{_U_LABEL}|{_label(63)})"
 _IDN_HOSTNAME = f"{_IDN_LABEL}(?:[.\\u3002\\uff0e\\uff61]{_IDN_LABEL}){{0,2}}"

@@ -102,9 +102,9 @@ class _Printer:
     def repeat_text(self, body: Node, low: int, high: int | None) -> str:
         if max(low, high or 0) > REPEAT_LIMIT:
             return self.text(_factor(self.atom(body), low, high), 2)
-        if (high is None or high > 1) and self.weight(body) > 1:
-            if max(low, high or 0) > 4 or self.weight(body) > GROUP_LIMIT:
-                body = self.atom(body)
+        weight = self.weight(body) if high is None or high > 1 else 1
+        if weight > GROUP_LIMIT or (weight > 1 and max(low, high or 0) > 4):
+            body = self.atom(body)
         while isinstance(body, Token):
             body = body.body
         text = self.text(body, 2)

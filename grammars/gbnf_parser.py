@@ -209,7 +209,7 @@ class _Parser:
         char = self.peek()
         self.at += 1
         if char in "*+?":
-            return {"*": (0, None), "+": (1, None), "?": (0, 1)}[char]  # type: ignore[return-value]
+            return {"*": (0, None), "+": (1, None), "?": (0, 1)}[char]
         self.space(nested)
         low = self.integer()
         high: int | None = low

@@ -74,9 +74,7 @@ def escape_set(ranges: CharSet) -> Node:
         low = [f"{p % 16:x}" for p in special if p not in _SHORT and p // 16 == int(high)]
         digits = "".join(low) + "".join(low).upper()
         if digits:
-            options.append(
-                nodes.sequence(Literal("\\u00" + high), Chars(charset.of(digits)))
-            )
+            options.append(nodes.sequence(Literal("\\u00" + high), Chars(charset.of(digits))))
     return nodes.choice(*options)
 
 

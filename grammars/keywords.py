@@ -1,4 +1,4 @@
-"""The keywords of JSON Schema, each as a value set. The table of what is known stands at the end."""
+"""The keywords of JSON Schema, each as a value set; the table of them stands at the end."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 from . import formats, numbers, patterns, unevaluated
 from .documents import Place
-from .json_types import Json
 from .errors import InvalidSchema, UnsupportedSchema
+from .json_types import Json
 from .numbers import NumberConstraint
 from .strings import StringConstraint
 from .values import (
-    ANY_ARRAY,
-    ANY_OBJECT,
     EVERYTHING,
     FALSE,
     NOTHING,

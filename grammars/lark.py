@@ -140,7 +140,7 @@ class _Printer:
     def joined(
         parts: list[tuple[str, bool]], tight: str, loose: str, group: bool
     ) -> tuple[str, bool]:
-        if all([regex for _, regex in parts]):
+        if all(regex for _, regex in parts):
             text = tight.join([text for text, _ in parts])
             return (f"(?:{text})" if group else text), True
         text = loose.join([_slashes(*part) for part in parts])
@@ -160,7 +160,9 @@ _SPECIAL = "\\.+*?()|[]{}^$#&-~/"
 def _escape(char: str) -> str:
     if char in _SPECIAL:
         return "\\" + char
-    return char if char == " " or (char.isprintable() and ord(char) > 32) else f"\\x{{{ord(char):X}}}"
+    return (
+        char if char == " " or (char.isprintable() and ord(char) > 32) else f"\\x{{{ord(char):X}}}"
+    )
 
 
 @lru_cache(maxsize=4096)

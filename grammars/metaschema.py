@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from .json_types import Json
 from .errors import InvalidSchema
+from .json_types import Json
 
 Found = Iterator[Json]
 TYPES = frozenset(("null", "boolean", "integer", "number", "string", "array", "object"))

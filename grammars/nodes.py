@@ -72,8 +72,8 @@ class Rule:
 
 Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Rule
 
-EPSILON = Sequence(())
-NEVER = Choice(())
+EPSILON: Node = Sequence(())
+NEVER: Node = Choice(())
 
 
 def is_never(node: Node) -> bool:

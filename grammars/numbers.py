@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from itertools import product
 
 from . import automaton, charset, nodes
 from .automaton import Automaton
@@ -190,6 +189,8 @@ def finite_values(c: NumberConstraint, at_most: int) -> list[str] | None:
 # --------------------------------------------------------------------------- digits
 
 LESS, EQUAL, GREATER = -1, 0, 1
+Pairs = tuple[tuple[int, int], ...]
+State = tuple[int, bool, bool, Pairs, Pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,8 @@ def _decimal(value: Fraction) -> Decimal:
 @lru_cache(maxsize=2048)
 def to_automaton(c: NumberConstraint) -> Automaton:
     """Decimals without exponent, and without a negative zero."""
-    return automaton.explore(*_Digits(c).machine())
+    digits = _Digits(c)
+    return automaton.explore(digits.parts, digits.start, digits.follow, digits.ends)
 
 
 class _Digits:
@@ -276,18 +278,20 @@ class _Digits:
         self.whole = c.step is not None and c.step.denominator == 1
         steps = ([c.step] if c.step is not None else []) + sorted(c.not_steps)
         self.moduli = [_modulus(s) for s in steps]
+        self.parts = [charset.of("-"), charset.of("."), *(charset.of(str(d)) for d in range(10))]
+        self.start: State = (
+            0,
+            False,
+            False,
+            tuple((0, EQUAL) for _ in self.order),
+            tuple((0, 0) for _ in self.moduli),
+        )
         total = math.prod(m * (p + 1) for m, p in self.moduli)
         if total > MAX_MODULUS:
             raise LimitExceeded("", "multipleOf", "states", f"{total} remainders to tell apart")
 
-    def machine(self):  # type: ignore[no-untyped-def]
-        start = (0, False, False, tuple((0, EQUAL) for _ in self.order),
-                 tuple((0, 0) for _ in self.moduli))  # fmt: skip
-        parts = [charset.of("-"), charset.of("."), *(charset.of(str(d)) for d in range(10))]
-        return parts, start, self.follow, self.ends
-
-    def follow(self, state: object) -> Iterator[object | None]:
-        phase, negative, nonzero, points, remainders = state  # type: ignore[misc]
+    def follow(self, state: State) -> Iterator[State | None]:
+        phase, negative, nonzero, points, remainders = state
         yield (1, True, nonzero, points, remainders) if phase == 0 else None
         if phase in (2, 3) and not self.whole:
             after = tuple(p.point(s) for p, s in zip(self.points.values(), points, strict=True))
@@ -297,8 +301,8 @@ class _Digits:
         for digit in range(10):
             yield self.digit(state, digit)
 
-    def digit(self, state: object, digit: int) -> object | None:
-        phase, negative, nonzero, points, remainders = state  # type: ignore[misc]
+    def digit(self, state: State, digit: int) -> State | None:
+        phase, negative, nonzero, points, remainders = state
         if phase == 2:
             return None
         if phase <= 3:
@@ -314,7 +318,9 @@ class _Digits:
         moved = tuple(
             p.fraction_step(s, digit) for p, s in zip(self.points.values(), points, strict=True)
         )
-        rest = tuple(self._fraction(r, m, digit) for r, m in zip(remainders, self.moduli, strict=True))
+        rest = tuple(
+            self._fraction(r, m, digit) for r, m in zip(remainders, self.moduli, strict=True)
+        )
         return 5, negative, nonzero or digit > 0, moved, rest
 
     @staticmethod
@@ -325,8 +331,8 @@ class _Digits:
             return ((rest * 10 + digit) % m, place + 1) if rest >= 0 else state
         return (rest, place) if digit == 0 else (-1, places)
 
-    def ends(self, state: object) -> bool:
-        phase, negative, nonzero, points, remainders = state  # type: ignore[misc]
+    def ends(self, state: State) -> bool:
+        phase, negative, nonzero, points, remainders = state
         if phase not in (2, 3, 5) or (negative and not nonzero):
             return False
         signs = {

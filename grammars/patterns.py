@@ -105,11 +105,15 @@ def lengths(node: Node) -> tuple[int, int | None]:
         case nodes.Sequence(items):
             bounds = [lengths(i) for i in items]
             tops = [h for _, h in bounds]
-            return sum(low for low, _ in bounds), None if None in tops else sum(h or 0 for h in tops)
+            return sum(low for low, _ in bounds), None if None in tops else sum(
+                h or 0 for h in tops
+            )
         case nodes.Choice(options) if options:
             bounds = [lengths(o) for o in options]
             tops = [h for _, h in bounds]
-            return min(low for low, _ in bounds), None if None in tops else max(h or 0 for h in tops)
+            return min(low for low, _ in bounds), None if None in tops else max(
+                h or 0 for h in tops
+            )
         case nodes.Repeat(body, low, high):
             least, most = lengths(body)
             top = None if high is None or most is None else high * most

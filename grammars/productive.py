@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from . import nodes
 from .nodes import Choice, Node, Repeat, Rule, Sequence, is_never
+
 MAX_DEPTH = 60
 
 

@@ -19,6 +19,7 @@ from .regex_syntax import Anchor, Concat, Either, Look, Loop, Regex, Set
 START, WORD, OTHER, END = 0, 1, 2, 3
 Obligations = frozenset[tuple[int, int]]
 Config = tuple[int, Obligations]
+State = tuple[int, tuple[int, ...], frozenset[Config]]
 
 
 @dataclass(slots=True)
@@ -117,7 +118,6 @@ def has_assertion(tree: Regex) -> bool:
     return isinstance(tree, (Anchor, Look))
 
 
-
 def determinize(
     pattern: str,
     tree: Regex,
@@ -147,21 +147,21 @@ class Matcher:
     def __init__(self, pattern: str, tree: Regex, whole: bool) -> None:
         search = (not whole, not whole)
         self._subsets = _subsets(pattern, tree, search, automaton.DEFAULT_STATES)
-        self._next: dict[tuple[object, int], object | None] = {}
+        self._next: dict[tuple[State, int], State | None] = {}
 
     def matches(self, text: str) -> bool:
         subsets = self._subsets
-        state: object | None = subsets.initial
+        state = subsets.initial
         for char in text:
             part = subsets.part_of(ord(char))
             key = (state, part)
             if key not in self._next:
                 self._next[key] = None if part < 0 else subsets.move(state, part)
-            state = self._next[key]
-            if state is None:
+            target = self._next[key]
+            if target is None:
                 return False
+            state = target
         return subsets.ends(state)
-
 
 
 class _Subsets:
@@ -178,7 +178,7 @@ class _Subsets:
         self.columns = self._look_columns(members[len(sets) :])
         word = frozenset(members[-1]) if nfa.boundaries else frozenset()
         self.kinds = [WORD if p in word else OTHER for p in range(len(self.parts))]
-        self.memo: dict[tuple[object, int], frozenset[Config]] = {}
+        self.memo: dict[tuple[State, int], frozenset[Config]] = {}
 
     def _look_columns(self, members: list[list[int]]) -> list[dict[int, int]]:
         columns, offset = [], 0
@@ -189,7 +189,7 @@ class _Subsets:
         return columns
 
     @property
-    def initial(self) -> object:
+    def initial(self) -> State:
         return (START, (0,) * len(self.behind), frozenset(((self.start, frozenset()),)))
 
     def run(self, limit: int) -> Automaton:
@@ -199,10 +199,10 @@ class _Subsets:
         parts = enumerate(self.parts)
         return next((i for i, ranges in parts if charset.contains(ranges, point)), -1)
 
-    def closure(self, state: object, following: int) -> frozenset[Config]:
+    def closure(self, state: State, following: int) -> frozenset[Config]:
         key = (state, following)
         if key not in self.memo:
-            previous, behind, configs = state  # type: ignore[misc]
+            previous, behind, configs = state
             seen, stack = set(configs), list(configs)
             while stack:
                 source, duties = stack.pop()
@@ -239,11 +239,11 @@ class _Subsets:
         }
         return duties if holds[condition.kind] else None
 
-    def follow(self, state: object) -> Iterator[object | None]:
+    def follow(self, state: State) -> Iterator[State | None]:
         return (self.move(state, part) for part in range(len(self.kinds)))
 
-    def move(self, state: object, part: int) -> object | None:
-        _, behind, _ = state  # type: ignore[misc]
+    def move(self, state: State, part: int) -> State | None:
+        _, behind, _ = state
         moved = set()
         for source, duties in self.closure(state, self.kinds[part]):
             for ranges, target in self.nfa.sets[source]:
@@ -254,7 +254,7 @@ class _Subsets:
         if not moved:
             return None
         if self.open_end and (self.final, frozenset()) in moved:
-            done = frozenset(((self.final, frozenset()),))
+            done: frozenset[Config] = frozenset(((self.final, frozenset()),))
             return (OTHER, (0,) * len(self.behind), done)
         kind = self.kinds[part] if self.nfa.boundaries else OTHER
         return (kind, self.look_back(behind, part), frozenset(moved))
@@ -285,10 +285,8 @@ class _Subsets:
             out.append(self.nfa.looks[k][1].delta[state][column] if min(state, column) >= 0 else -1)
         return tuple(out)
 
-    def ends(self, state: object) -> bool:
+    def ends(self, state: State) -> bool:
         for source, duties in self.closure(state, END):
-            if source == self.final and all(
-                self.nfa.looks[k][1].accept[s] for k, s in duties
-            ):
+            if source == self.final and all(self.nfa.looks[k][1].accept[s] for k, s in duties):
                 return True
         return False

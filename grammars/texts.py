@@ -28,12 +28,12 @@ def _scan(markers: tuple[str, ...], to_marker: bool) -> Automaton:
     letters = sorted({c for m in markers for c in m})
     rest = charset.complement(charset.union(*(charset.of(c) for c in letters)))
 
-    def follow(state: object) -> Iterator[object | None]:
+    def follow(state: str) -> Iterator[str | None]:
         for letter in (*letters, ""):
             if state == _FOUND:
                 yield None
                 continue
-            text = f"{state}{letter}" if letter else ""
+            text = state + letter if letter else ""
             if any(text.endswith(m) for m in markers):
                 yield _FOUND if to_marker else None
                 continue

@@ -136,9 +136,7 @@ def _applied(x: Expander, place: Place, depth: int) -> Iterable[Branches]:
             yield _join(x, {NONE: absent}, _cross(x, then, {NONE: here}))
 
 
-def _choose(
-    x: Expander, members: list[Branches], goals: list[Goal], most: int | None
-) -> Branches:
+def _choose(x: Expander, members: list[Branches], goals: list[Goal], most: int | None) -> Branches:
     """At least one member holds, at most `most`; which ones is settled in each branch."""
     by_count: dict[int, Branches] = {0: {NONE: EVERYTHING}}
     for member, goal in zip(members, goals, strict=True):
@@ -190,9 +188,7 @@ def _apply(x: Expander, have: Branches, goal: Goal, keyword: str) -> Branches:
 
 
 def _properties(seen: Seen, goal: Goal) -> Values:
-    names = StringConstraint(
-        avoids=frozenset("p:" + p for p in seen.patterns), excluded=seen.names
-    )
+    names = StringConstraint(avoids=frozenset("p:" + p for p in seen.patterns), excluded=seen.names)
     return keywords.typed(objects=(ObjectConstraint(every=((names, goal),)),))
 
 

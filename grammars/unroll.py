@@ -85,9 +85,9 @@ class _Unroller:
             return None
         accept, count, end = self.a.accept[state], 1, target
         tail = self.chain.get(target)
-        if tail and self.indegree[target] == 1 and self.a.accept[target] == accept:
-            if next(iter(self.edges[target].values())) == node:
-                count, end = tail[0] + 1, tail[1]
+        alike = self.indegree[target] == 1 and self.a.accept[target] == accept
+        if tail and alike and next(iter(self.edges[target].values())) == node:
+            count, end = tail[0] + 1, tail[1]
         self.chain[state] = (count, end)
         whole = nodes.sequence(nodes.repeat(node, count, count), self.done[end])
         if not accept:
@@ -209,7 +209,7 @@ def _components(edges: list[dict[int, Node]]) -> list[list[int]]:
             if work:
                 low[work[-1][0]] = min(low[work[-1][0]], low[state])
             if low[state] == index[state]:
-                component = []
+                component: list[int] = []
                 while not component or component[-1] != state:
                     component.append(stack.pop())
                     on_stack.discard(component[-1])
