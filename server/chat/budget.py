@@ -66,10 +66,19 @@ class Budget:
                 stack.extend(item)
 
 
+class BudgetContext(Context):
+    """Jinja's context with the budget of its render; compiled code calls `context.step()`."""
+
+    def __init__(self, environment: Any, parent: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(environment, parent, *args, **kwargs)
+        self.budget: Budget = parent[_BUDGET]
+        self.step = self.budget.step
+        self.spend = self.budget.spend
+
+
 def budget_of(context: Context) -> Budget:
-    budget = context.parent[_BUDGET]
-    assert isinstance(budget, Budget)
-    return budget
+    assert isinstance(context, BudgetContext)
+    return context.budget
 
 
 def with_budget(variables: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from server.chat.prose import Prose
 from server.chat.readers import CallReader, call_reader
 from server.chat.scan import Cursor, Match, Status, skip_space
 from server.chat.schema import ToolSchemas
-from server.chat.syntax import CallSyntax, core
+from server.chat.syntax import CallSyntax, Lexer, core
 
 _DISPENSABLE = re.compile(r"[\w.:]+")
 
@@ -42,6 +42,8 @@ class CallSection:
         self._syntax: CallSyntax | None = None
         self._reader: CallReader | None = None
         self._announced = False
+        self._closers: list[str] = []  # what may still close the call, in this order
+        self._closed = False
         self._state: Callable[[], Progress] = self._open
 
     def begin(self, candidates: Sequence[CallSyntax], trigger: str = "") -> None:
@@ -136,7 +138,7 @@ class CallSection:
             cursor.believe()
         if status is Status.DONE:
             self._prose.trim()
-            self._state = self._close
+            self._begin_close()
             return Progress.AGAIN
         if status is Status.MORE and not cursor.final:
             return Progress.MORE
@@ -152,17 +154,31 @@ class CallSection:
         self._prose.trim()
         return Progress.TEXT
 
-    def _close(self) -> Progress:
-        """The marker that closes a call, if it is there."""
+    def _begin_close(self) -> None:
         assert self._syntax is not None
-        self._cursor.skip_space()
-        found, end = self._cursor.match(core(self._syntax.call_close))
-        if found is Match.PARTIAL and not self._cursor.final:
-            return Progress.MORE
-        if found is Match.FULL:
-            self._cursor.position = end
-        self._state = self._between
-        return Progress.AGAIN
+        self._closers = _words(self._syntax.call_close)
+        self._closed = False
+        self._state = self._close
+
+    def _close(self) -> Progress:
+        """The marker that closes a call, or as much of it as is there."""
+        waits = self._take_closers()
+        self._state = self._close if waits else self._between
+        return Progress.MORE if waits else Progress.AGAIN
+
+    def _take_closers(self) -> bool:
+        """Skip what closes, in order, leaving out what is missing; true where text is needed."""
+        cursor = self._cursor
+        while self._closers:
+            cursor.skip_space()
+            found, end = cursor.match(self._closers[0])
+            if found is Match.PARTIAL and not cursor.final:
+                return True
+            if found is Match.FULL:
+                cursor.position = end
+                self._closed = True
+            self._closers.pop(0)
+        return False
 
     def _between(self) -> Progress:
         """Another call, the end of the section, or free text."""
@@ -170,24 +186,30 @@ class CallSection:
         cursor, syntax = self._cursor, self._syntax
         if not cursor.skip_space() and not cursor.final:
             return Progress.MORE
-        another, end = False, cursor.position
-        for is_next, literal in _continuations(syntax):
+        end = cursor.position
+        for literal in _openings(syntax):
             found, stop = cursor.match(literal)
             if found is Match.PARTIAL and not cursor.final:
                 return Progress.MORE
-            if found is Match.FULL and stop > end:
-                another, end = is_next, stop
-        if another or (end == cursor.position and self._may_follow(syntax)):
+            end = max(end, stop) if found is Match.FULL else end
+        if end > cursor.position or self._may_follow(syntax):
             return self._next(syntax, end)
-        cursor.position = end
-        return self._text()
+        lists = ["]"] if syntax.style in ("json_object", "python") else []
+        call_closers = [] if self._closed else _words(syntax.call_close)
+        self._closers = [*lists, *call_closers, *_words(syntax.section_close)]
+        self._state = self._end
+        return Progress.AGAIN
+
+    def _end(self) -> Progress:
+        return Progress.MORE if self._take_closers() else self._text()
 
     def _may_follow(self, syntax: CallSyntax) -> bool:
         """Whether another call may stand here without anything before it."""
-        if core(syntax.call_open) or not self._begins(syntax, self._cursor.position):
+        if not self._begins(syntax, self._cursor.position):
             return False
-        closed = bool(core(syntax.section_close))
-        return syntax.style == "json_object" or (syntax.style == "python" and closed)
+        if syntax.style == "json_object":
+            return not (core(syntax.call_open) and self._closed)
+        return syntax.style == "python" and bool(core(syntax.section_close))
 
     def _next(self, syntax: CallSyntax, end: int) -> Progress:
         cursor = self._cursor
@@ -210,16 +232,19 @@ def _behind(syntax: CallSyntax, trigger: str) -> str:
     return ""
 
 
-def _continuations(syntax: CallSyntax) -> list[tuple[bool, str]]:
-    """What may follow a call, without whitespace, and whether it opens another."""
-    found = [(True, core(syntax.next_open)), (True, core(syntax.call_open))]
-    found += [(True, core(syntax.first_open)), (False, core(syntax.section_close))]
-    if syntax.style == "json_object":
-        found += [(True, ","), (True, ";")]
-    if syntax.style in ("json_object", "python"):
-        closed = core(syntax.section_close).removeprefix("]")
-        found += [(False, "]" + closed), (False, "]" + core(syntax.call_close) + closed)]
-    return list(dict.fromkeys(item for item in found if item[1]))
+def _openings(syntax: CallSyntax) -> list[str]:
+    """What may stand between a call and the next, without whitespace."""
+    found = [core(syntax.next_open), core(syntax.call_open), core(syntax.first_open)]
+    found += [",", ";"] if syntax.style == "json_object" else []
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _words(text: str) -> list[str]:
+    """The tags and other words of a literal, a list's bracket on its own."""
+    words = [word for atom in Lexer().atoms(text) if (word := core(atom))]
+    if words and words[0].startswith("]") and len(words[0]) > 1:
+        words[:1] = ["]", words[0][1:]]
+    return words
 
 
 def bare_beginnings(syntax: CallSyntax, name: str) -> list[str]:

@@ -20,7 +20,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from server.chat.budget import budget_of, check_binop, check_call
+from server.chat.budget import BudgetContext, budget_of, check_binop, check_call
 from server.chat.errors import TemplateError
 from server.chat.filters import guarded_filters, printed
 
@@ -29,7 +29,7 @@ class _CountingCode(CodeGenerator):
     """Compiles a step into every block and assignment, and sizes into literals and `~`."""
 
     def blockvisit(self, nodes: Iterable[nodes.Node], frame: Frame) -> None:
-        self.writeline("environment.step(context)")
+        self.writeline("context.step()")
         super().blockvisit(nodes, frame)
 
     def visit_Assign(self, node: nodes.Assign, frame: Frame) -> None:  # noqa: N802
@@ -42,12 +42,12 @@ class _CountingCode(CodeGenerator):
         self.write(" = ")
         self.visit(node.node, frame)
         self.pop_assign_tracking(frame)
-        self.writeline("environment.step(context)")
+        self.writeline("context.step()")
 
     def visit_Output(self, node: nodes.Output, frame: Frame) -> None:  # noqa: N802
         static = sum(len(n.data) for n in node.nodes if isinstance(n, nodes.TemplateData))
         if static and not frame.require_output_check:
-            self.writeline(f"environment.spend(context, {static})")
+            self.writeline(f"context.spend({static})")
         super().visit_Output(node, frame)
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
@@ -93,6 +93,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
     """The sandbox every chat template is compiled in. Stateless: threads may share one."""
 
     code_generator_class = _CountingCode
+    context_class = BudgetContext
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:
@@ -110,15 +111,9 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         for unused in ("pprint", "random", "urlize", "xmlattr", "striptags", "wordwrap"):
             del self.filters[unused]
 
-    def step(self, context: Context) -> None:
-        budget_of(context).step()
-
     def check_target(self, target: object) -> None:
         if not isinstance(target, (Namespace, dict)):
             raise SecurityError("only namespaces and objects can be assigned to")
-
-    def spend(self, context: Context, chars: int) -> None:
-        budget_of(context).spend(chars)
 
     def measured(self, context: Context, value: Any) -> Any:
         budget_of(context).measure(value)

@@ -116,8 +116,8 @@ class ChatTemplate:
         """The template's own words for exactly these messages; nothing is adapted."""
         variables = {
             **kwargs,
-            "messages": copy.deepcopy(list(messages)) if self._mutates else list(messages),
-            **({"tools": copy.deepcopy(list(tools))} if tools else self._no_tools),
+            "messages": self._own(messages),
+            **({"tools": self._own(tools)} if tools else self._no_tools),
             "documents": kwargs.get("documents"),
             "add_generation_prompt": add_generation_prompt,
             "bos_token": self.bos_token,
@@ -135,6 +135,10 @@ class ChatTemplate:
         except Exception as error:
             text = f"the chat template fails on these messages: {type(error).__name__}: {error}"
             raise TemplateError(text) from error
+
+    def _own(self, items: Sequence[Message]) -> list[Message]:
+        """A list the template may write to, where it does such things."""
+        return copy.deepcopy(list(items)) if self._mutates else list(items)
 
     def _run(self, variables: dict[str, Any]) -> str:
         context = self._template.new_context(with_budget(variables))
