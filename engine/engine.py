@@ -16,11 +16,13 @@ from typing import Literal
 
 from msgspec import Struct
 
+from engine.constraint import ConstraintCompiler
 from engine.core import EngineCore, Outgoing
 from engine.errors import (
     ContextLengthExceeded,
     EngineError,
     EngineUnavailable,
+    InvalidGrammar,
     QueueFull,
     RequestError,
     StepFailed,
@@ -31,7 +33,7 @@ from engine.llama.runner import LlamaRunner
 from engine.llama.tokenizer import Tokenizer
 from engine.request import Event, Request, RequestFailed
 from engine.scheduler import PROMPT_ALIGNMENT
-from engine.sequence import RequestState
+from engine.sequence import Constraint, RequestState
 from engine.settings import ModelInfo, ModelSettings
 from engine.stream import Stream
 
@@ -81,6 +83,7 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         max_queue: int,
+        constraints: ConstraintCompiler | None = None,
         release: Callable[[], None] = lambda: None,
     ) -> None:
         """`release` frees what is behind the core, on the engine's thread, after the last step."""
@@ -88,6 +91,8 @@ class Engine:
         self.tokenizer = tokenizer
         self.state: State = "ready"
         self.failure: str | None = None
+        self.constraints = constraints
+        """Compiles grammars, which takes time: call it from a thread before `submit`."""
         self._core = core
         self._max_in_flight = info.parallel + max_queue
         self._max_queue = max_queue
@@ -124,7 +129,12 @@ class Engine:
             max_stall=settings.max_stall,
         )
         return cls(
-            core, model.info, model.tokenizer, max_queue=settings.max_queue, release=model.close
+            core,
+            model.info,
+            model.tokenizer,
+            max_queue=settings.max_queue,
+            constraints=ConstraintCompiler(model.tokenizer),
+            release=model.close,
         )
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -135,17 +145,19 @@ class Engine:
     def submit(self, request: Request) -> Stream:
         """Put `request` in line; on the loop.
 
-        Raises EngineUnavailable, QueueFull, ContextLengthExceeded, InvalidToken or RequestError.
+        Raises EngineUnavailable, QueueFull, ContextLengthExceeded, InvalidToken, InvalidGrammar
+        or RequestError.
         """
         if self.state != "ready":
             raise EngineUnavailable(self.state, self.failure or "")
         if len(self._streams) >= self._max_in_flight:
             raise QueueFull(self._max_queue, retry_after=1)
         self._check(request)
+        constraint = self._constraint(request)
         stream = Stream(lambda: self._cancel(request.id))
         self._streams[request.id] = stream
         self._idle.clear()
-        self._post(RequestState(request, time.monotonic()))
+        self._post(RequestState(request, time.monotonic(), constraint))
         return stream
 
     def _check(self, request: Request) -> None:
@@ -161,6 +173,13 @@ class Engine:
             self.tokenizer.check(max(ids))
         if request.n < 1 or request.max_tokens < 1:
             raise RequestError("n and max_tokens must be at least 1")
+
+    def _constraint(self, request: Request) -> Constraint | None:
+        if request.grammar is None:
+            return None
+        if self.constraints is None:
+            raise InvalidGrammar("this engine has no matcher for grammars")
+        return self.constraints.compile(request.grammar)
 
     async def generate(self, request: Request) -> AsyncIterator[Event]:
         """The events of `request`; leaving the iterator early aborts it."""

@@ -17,6 +17,10 @@ PROMPT_ALIGNMENT = 16
 token alike, wherever the cut is."""
 
 
+LONGEST_STEP = 1.0
+"""Seconds of computing a prompt between two looks at the inbox."""
+
+
 class Step(Struct):
     """A batch and, span by span, whose it is."""
 
@@ -124,11 +128,11 @@ class Scheduler:
         return not self._kv.worth_waiting(state.request.prompt, prefills)
 
     def _prompt_budget(self, n_decode: int) -> int:
-        """Tokens of prompts in this step: one pass of the graph while nobody waits for a token."""
+        """Tokens of prompts in this step, at most one pass through the graph. While nobody waits
+        for a token, only that someone who hangs up is noticed bounds it."""
         room = self._batch_size - n_decode
-        if not n_decode:
-            return min(room, self._ubatch_size)
-        due = self.costs.affordable(self._max_stall, default=4 * PROMPT_ALIGNMENT)
+        stall = self._max_stall if n_decode else max(self._max_stall, LONGEST_STEP)
+        due = self.costs.affordable(stall, default=(4 if n_decode else 16) * PROMPT_ALIGNMENT)
         due = min(due, self._ubatch_size, room) // PROMPT_ALIGNMENT * PROMPT_ALIGNMENT
         return max(min(PROMPT_ALIGNMENT, room), due)
 

@@ -75,6 +75,15 @@ def test_a_lone_prompt_takes_whole_passes() -> None:
     assert [batch.n_tokens for batch in runner.batches] == [32, 32, 6]
 
 
+def test_a_slow_model_looks_at_its_inbox_every_second() -> None:
+    core = make_core(FakeRunner(), ubatch_size=64)
+    core.scheduler.costs.observe(20.0, 0, 400)
+    harness = Harness(core)
+    harness.add(request("a", [1] * 70, 1))
+    harness.step()
+    assert core.scheduler.running[0].n_computed == 16
+
+
 def test_prompts_are_served_in_order_of_arrival_not_of_slots() -> None:
     runner = FakeRunner(slots=2)
     harness = Harness(make_core(runner, ubatch_size=8))

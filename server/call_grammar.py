@@ -1,0 +1,137 @@
+"""A `CallPlan` → grammar nodes: calls as this model writes them, arguments by their schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import grammars
+from grammars import Node, UnsupportedSchema
+from grammars.compiler import schema_node
+from server.chat.plan import CallPlan, FunctionPlan
+
+_ID_PATTERN = "[A-Za-z0-9]{9}"
+_DEFINITIONS = ("$defs", "definitions", "$schema", "$id")
+_ANNOTATIONS = {"title", "description", "examples", "default", "$comment", "strict", "type"}
+
+
+def call_nodes(plan: CallPlan) -> tuple[Node, Node]:
+    """Calls from their first marker on, and free text up to a call with the rest of it."""
+    calls = grammars.choice(*(_call(plan, function) for function in plan.functions))
+    after_open = calls
+    if plan.parallel:
+        following = grammars.sequence(grammars.literal(plan.call_close + plan.next_open), calls)
+        after_open = grammars.sequence(calls, grammars.repeat(following, 0, None))
+    after_open = grammars.sequence(after_open, *_literals(plan.call_close, plan.section_close))
+    forced = grammars.sequence(*_literals(plan.first_open), after_open)
+    if not plan.triggers:
+        return forced, forced
+    # The first trigger is how a call usually opens; the others are banned from free text.
+    opened = grammars.text_until(plan.triggers[0])
+    return forced, grammars.sequence(opened, *_literals(plan.trigger_rests[0]), after_open)
+
+
+def _literals(*texts: str) -> list[Node]:
+    joined = "".join(texts)
+    return [grammars.literal(joined)] if joined else []
+
+
+def _call(plan: CallPlan, function: FunctionPlan) -> Node:
+    nodes: list[Node] = []
+    for piece in function.pieces:
+        match piece.slot:
+            case None:
+                nodes += _literals(piece.text)
+            case "id":
+                nodes.append(grammars.regex(_ID_PATTERN))
+            case "index":
+                nodes.append(grammars.regex("[0-9]{1,3}"))
+            case _:
+                nodes.append(_arguments(plan, function))
+    return grammars.sequence(*nodes)
+
+
+def _arguments(plan: CallPlan, function: FunctionPlan) -> Node:
+    if plan.encoded:
+        raise UnsupportedSchema("$", "", "this model writes arguments as JSON inside a JSON string")
+    if plan.style in ("json_object", "name_then_json"):
+        return schema_node(_as_object(function.schema))[0]
+    write, separator = {
+        "parameters": (_parameter, ""),
+        "python": (_keyword_argument, ", "),
+        "keyed": (_keyed, ","),
+    }[plan.style]
+    written = [
+        (required, write(plan, key, schema))
+        for required, key, schema in _properties(function.schema)
+    ]
+    return _in_order(written, separator)
+
+
+def _as_object(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments are an object, whether or not the schema says so."""
+    return dict(schema) if "type" in schema or "$ref" in schema else {"type": "object", **schema}
+
+
+def _properties(schema: Mapping[str, Any]) -> list[tuple[bool, str, dict[str, Any]]]:
+    """(required, name, schema) as declared, for styles that write arguments one by one."""
+    known = {"properties", "required", "additionalProperties", *_DEFINITIONS, *_ANNOTATIONS}
+    for keyword in schema.keys() - known:
+        raise UnsupportedSchema(
+            "$", keyword, "this model writes arguments one by one; only properties can be told"
+        )
+    required = schema.get("required", [])
+    properties = schema.get("properties", {})
+    for name in required:
+        if name not in properties:
+            raise UnsupportedSchema("$", "required", f"{name!r} is not among the properties")
+    shared = {name: schema[name] for name in _DEFINITIONS if name in schema}
+    return [
+        (name in required, name, {**shared, **value} if isinstance(value, dict) else value)
+        for name, value in properties.items()
+    ]
+
+
+def _parameter(plan: CallPlan, key: str, schema: Any) -> Node:
+    """open key after_key value close; strings are bare and end at the close marker."""
+    syntax = plan.parameters
+    assert syntax is not None
+    begin = grammars.literal(syntax.open + key + syntax.after_key)
+    if grammars.takes_only_strings(schema):
+        return grammars.sequence(begin, grammars.raw_string(schema, syntax.close))
+    if syntax.after_key_json:
+        begin = grammars.literal(syntax.open + key + syntax.after_key_json[0])
+    return grammars.sequence(
+        begin, _json(schema), grammars.literal(syntax.close_json or syntax.close)
+    )
+
+
+def _keyword_argument(_plan: CallPlan, key: str, schema: Any) -> Node:
+    return grammars.sequence(grammars.literal(f"{key}="), _json(schema))
+
+
+def _keyed(plan: CallPlan, key: str, schema: Any) -> Node:
+    begin = grammars.literal(f"{key}:")
+    if grammars.takes_only_strings(schema):
+        quoted = grammars.raw_string(schema, plan.quote)
+        return grammars.sequence(begin, grammars.literal(plan.quote), quoted)
+    return grammars.sequence(begin, _json(schema))
+
+
+def _json(schema: Any) -> Node:
+    return schema_node(schema)[0]
+
+
+def _in_order(entries: list[tuple[bool, Node]], separator: str) -> Node:
+    """The entries in order, optional ones left out at will, `separator` between those present."""
+    rest_first: Node = grammars.literal("")
+    rest_later: Node = grammars.literal("")
+    for required, entry in reversed(entries):
+        later = grammars.sequence(*_literals(separator), entry, rest_later)
+        first = grammars.sequence(entry, rest_later)
+        if required:
+            rest_first, rest_later = first, later
+        else:
+            rest_first = grammars.choice(first, rest_first)
+            rest_later = grammars.choice(later, rest_later)
+    return rest_first

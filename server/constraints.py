@@ -1,0 +1,210 @@
+"""What an answer may look like → one grammar: a document, calls, or both, after a free thought."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+import grammars
+from engine.request import Grammar
+from grammars import GrammarCache, GrammarError, Node, UnsupportedSchema
+from grammars.compiler import schema_node
+from server.call_grammar import call_nodes
+from server.chat.plan import CallPlan
+from server.errors import InvalidRequest, Loc, UnsupportedField, quote
+
+FORMAT_LOC: Loc = ("body", "response_format")
+FORMAT_TYPES = ("text", "json_object", "json_schema", "gbnf", "regex")
+
+
+class ResponseFormat(Struct, frozen=True):
+    """A response_format with its own part checked for shape: what kind, and of what."""
+
+    kind: str
+    """json_object, json_schema, gbnf or regex."""
+    content: Any
+    """The schema, the grammar's text or the pattern; None for json_object."""
+    loc: Loc
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """Everything that constrains one answer."""
+
+    form: ResponseFormat | None = None
+    calls: CallPlan | None = None
+    """The functions that may be called, in the model's own syntax."""
+    must_call: bool = False
+    thought_open: str = ""
+    """Where the answer may begin with a thought; "" where it cannot."""
+    thought_close: str = ""
+    in_thought: bool = False
+    """The prompt has opened the thought: the answer begins inside it."""
+
+
+class OutputGrammar(Struct, frozen=True):
+    """A grammar with what it leaves to the model although the schema mentions it."""
+
+    grammar: Grammar
+    ignored: tuple[str, ...] = ()
+
+
+def read_response_format(wire: Mapping[str, Any] | None) -> ResponseFormat | None:
+    """The format that was asked for; None for text. Raises InvalidRequest with the field."""
+    if wire is None or wire.get("type") == "text":
+        return None
+    kind = wire.get("type")
+    if kind not in FORMAT_TYPES:
+        raise UnsupportedField(
+            f"response_format.type must be one of {', '.join(FORMAT_TYPES)}, but is {quote(kind)}",
+            loc=(*FORMAT_LOC, "type"),
+        )
+    if kind == "gbnf":
+        return ResponseFormat(kind, _text(wire, "grammar"), (*FORMAT_LOC, "grammar"))
+    if kind == "regex":
+        return ResponseFormat(kind, _text(wire, "pattern"), (*FORMAT_LOC, "pattern"))
+    nested = wire.get("json_schema")
+    if isinstance(nested, Mapping) and "schema" in nested:
+        loc: Loc = (*FORMAT_LOC, "json_schema", "schema")
+        return _schema_format(nested["schema"], loc)
+    if "schema" in wire:
+        return _schema_format(wire["schema"], (*FORMAT_LOC, "schema"))
+    if kind == "json_object":
+        return ResponseFormat(kind, None, FORMAT_LOC)
+    raise InvalidRequest(
+        "response_format of type json_schema needs json_schema.schema",
+        loc=(*FORMAT_LOC, "json_schema", "schema"),
+        code="missing_required_parameter",
+    )
+
+
+def _text(wire: Mapping[str, Any], field: str) -> str:
+    value = wire.get(field)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(
+            f"response_format.{field} must be a text, but is {quote(value)}",
+            loc=(*FORMAT_LOC, field),
+        )
+    return value
+
+
+def _schema_format(schema: Any, loc: Loc) -> ResponseFormat:
+    if not isinstance(schema, dict | bool):
+        raise InvalidRequest(f"a schema is an object, but this is {quote(schema)}", loc=loc)
+    return ResponseFormat("json_schema", schema, loc)
+
+
+class Constraints:
+    """Compiles what is wanted, and remembers it by its content. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._cache = GrammarCache()
+
+    def compile(self, wanted: Wanted) -> OutputGrammar | None:
+        """None where nothing is asked. Up to some 10 ms for a new schema: call off the loop.
+
+        Raises InvalidRequest with the path into the request and into the schema.
+        """
+        if wanted.form is None and wanted.calls is None:
+            return None
+        try:
+            compiled = self._compiled(wanted)
+        except GrammarError as error:
+            loc = wanted.form.loc if wanted.form is not None else ("body", "tools")
+            raise refusal(error, loc) from None
+        return OutputGrammar(Grammar(compiled.gbnf, compiled.lark), compiled.ignored)
+
+    def _compiled(self, wanted: Wanted) -> grammars.Compiled:
+        form = wanted.form
+        thoughtless = not wanted.thought_close
+        if form is not None and wanted.calls is None and thoughtless:
+            return self._document(form)
+        key = repr(wanted)
+        return self._cache.get("answer", key, lambda: _compose(wanted))
+
+    def _document(self, form: ResponseFormat) -> grammars.Compiled:
+        match form.kind:
+            case "gbnf":
+                return self._cache.gbnf(form.content)
+            case "regex":
+                return self._cache.regex(form.content)
+            case _:
+                return self._cache.schema(_schema(form))
+
+
+def refusal(error: GrammarError, loc: Loc) -> InvalidRequest:
+    """The 400 that names path, keyword and reason."""
+    what = "schema" if isinstance(error, UnsupportedSchema) else "constraint"
+    return InvalidRequest(
+        f"the {what} cannot be enforced: {error}", loc=loc, code="unsupported_schema"
+    )
+
+
+def _schema(form: ResponseFormat) -> Any:
+    return {"type": "object"} if form.kind == "json_object" else form.content
+
+
+def _compose(wanted: Wanted) -> grammars.Compiled:
+    ignored: tuple[str, ...] = ()
+    document: Node | None = None
+    if wanted.form is not None:
+        document, ignored = _form_node(wanted.form)
+    body = _body(wanted, document)
+    return grammars.compile_node(_after_thought(wanted, body), ignored)
+
+
+def _form_node(form: ResponseFormat) -> tuple[Node, tuple[str, ...]]:
+    match form.kind:
+        case "gbnf":
+            raise UnsupportedField(
+                "a GBNF grammar constrains the whole answer: it goes neither with tools"
+                " nor with thinking",
+                loc=form.loc,
+            )
+        case "regex":
+            return grammars.regex(form.content), ()
+        case _:
+            return schema_node(_schema(form))
+
+
+def _body(wanted: Wanted, document: Node | None) -> Node:
+    """Calls, a document, either of them, or free text that may turn into calls."""
+    if wanted.calls is None:
+        assert document is not None
+        return document
+    forced, triggered = call_nodes(wanted.calls)
+    if wanted.must_call:
+        return forced
+    if document is not None:
+        return grammars.choice(forced, document)
+    if not wanted.calls.triggers:
+        return grammars.choice(forced, text_unlike(wanted.calls))
+    return grammars.choice(grammars.text_without(*wanted.calls.triggers), triggered)
+
+
+def text_unlike(plan: CallPlan) -> Node:
+    """Where calls stand bare: text that does not begin as a call does."""
+    begins = plan.first_open or plan.functions[0].pieces[0].text
+    return grammars.regex(rf"([^\s{re.escape(begins[0])}][\s\S]*)?")
+
+
+def _after_thought(wanted: Wanted, body: Node) -> Node:
+    """The constraint begins where the thought closes."""
+    if not wanted.thought_close:
+        return body
+    close = wanted.thought_close.strip()
+    space = grammars.repeat(grammars.choice(grammars.literal("\n"), grammars.literal(" ")), 0, 4)
+    rest = grammars.sequence(grammars.text_until(close), space, body)
+    if wanted.in_thought:
+        return rest
+    opened = grammars.sequence(grammars.literal(wanted.thought_open.strip()), rest)
+    return grammars.choice(opened, body)
+
+
+def named(plan: CallPlan, names: Sequence[str]) -> CallPlan:
+    """The plan with these functions only."""
+    from msgspec.structs import replace
+
+    return replace(plan, functions=tuple(f for f in plan.functions if f.name in names))
