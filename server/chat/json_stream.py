@@ -57,7 +57,6 @@ class JsonValue:
         gap = missing.get(self._want, "")
         if self._want in ("number", "word") and self._closers and self._closers[-1] == "]":
             gap = self._comma + gap
-        self.done = True
         return gap + "".join(reversed(self._closers))
 
     def _step(self, text: str, position: int) -> int:

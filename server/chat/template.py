@@ -1,6 +1,7 @@
 """One chat template: compiled once, rendered per request, with messages made to its liking."""
 
 import copy
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ FALLBACK_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+_TOOLS_NAME = re.compile(r"functions|\w+_(?:tools|functions)")  # other names for tools
 MAX_SOURCE = 1 << 20  # characters
 
 
@@ -42,7 +44,19 @@ class ChatTemplate:
         self._mutates = any(f".{name}(" in self.source for name in ("append", "pop", "insert"))
         self._no_tools: dict[str, Any] = {"tools": None}
         self._no_tools = self._absent_tools()
-        self.traits: Traits = probe_traits(self.render_exactly, attributes)
+        self.tools_variable = "tools"
+        self.traits: Traits = self._probe()
+
+    def _probe(self) -> Traits:
+        """What the template takes; tools go by the first name under which it prints them."""
+        usual = probe_traits(self.render_exactly, self.attributes)
+        others = sorted(name for name in self.variables if _TOOLS_NAME.fullmatch(name))
+        for self.tools_variable in [] if usual.prints_tools else others:
+            traits = probe_traits(self.render_exactly, self.attributes)
+            if traits.prints_tools:
+                return traits
+        self.tools_variable = "tools"
+        return usual
 
     def _absent_tools(self) -> dict[str, Any]:
         """How to say that there are no tools: None, as Hugging Face does; some fail on it."""
@@ -117,7 +131,8 @@ class ChatTemplate:
         variables = {
             **kwargs,
             "messages": self._own(messages),
-            **({"tools": self._own(tools)} if tools else self._no_tools),
+            **self._no_tools,
+            **({self.tools_variable: self._own(tools)} if tools else {}),
             "documents": kwargs.get("documents"),
             "add_generation_prompt": add_generation_prompt,
             "bos_token": self.bos_token,
