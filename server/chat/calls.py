@@ -113,7 +113,9 @@ def _strip_opening(
 
 def _cut_end(lexer: Lexer, after: str, middle: str, end: str, many: bool) -> tuple[str, str]:
     """The text after the last call up to the end of the turn, and the marker that ends it."""
-    if end and end in after:
+    if not end:  # nothing ends the last turn
+        return after.rstrip("\n"), ""
+    if end in after:
         return after[: after.index(end)], end
     close = lexer.common_prefix(middle, after) if many else ""
     found = lexer.markers(after[len(close) :])

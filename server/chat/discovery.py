@@ -172,8 +172,9 @@ def learn(template: ChatTemplate) -> Learned:
         between = (probes.before_user() or "").partition(CONTENT)[2].lstrip()
         found = probes.lexer.markers(between)
         end = found[0] if found and between.startswith(found[0]) else ""
-    calls, call_end = learn_call_syntaxes(probes, thought, (content_open, content_close), end)
-    header, opening = _prompt_parts(probes, end)
+    calls, call_end = learn_call_syntaxes(probes, thought, (content_open, content_close), last_end)
+    header = _own_header(probes, end)
+    opening = opening_of(probes.prompt({}) or "", header, thought)
     ends = (end, call_end, template.eos_token.strip())
     return Learned(
         header=header,
@@ -207,8 +208,8 @@ def _whole_header(probes: Probes) -> str:
     return header
 
 
-def _prompt_parts(probes: Probes, end: str) -> tuple[str, str]:
-    """The part of the header that belongs to the assistant, and what the prompt adds to it."""
+def _own_header(probes: Probes, end: str) -> str:
+    """The part of the header that belongs to the assistant, as prompts print it."""
     prompt = probes.prompt({}) or ""
     closed = probes._after_user([], False, False, {})
     if closed is not None and prompt != closed and prompt.startswith(closed):
@@ -225,7 +226,16 @@ def _prompt_parts(probes: Probes, end: str) -> tuple[str, str]:
     if not own and found:
         last = header[header.rindex(found[-1]) :]
         own = last if last in generated else ""
-    return own, prompt.rsplit(own, 1)[-1] if own in prompt and own else ""
+    return own
+
+
+def opening_of(prompt: str, header: str, thought: ThoughtSyntax) -> str:
+    """What a prompt prints behind the assistant's header; without a header, an opened thought."""
+    if header:
+        return prompt.rsplit(header, 1)[1] if header in prompt else ""
+    opened, closed = (re.escape(text.strip()) for text in (thought.open, thought.close))
+    found = re.search(rf"{opened}\s*(?:{closed}\s*)?$", prompt)
+    return found.group() if found else ""
 
 
 def _thought(probes: Probes) -> ThoughtSyntax | None:

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from server.chat.channels import ChannelParser
-from server.chat.discovery import Learned, learn, without_empty_thought
+from server.chat.discovery import Learned, learn, opening_of, without_empty_thought
 from server.chat.errors import TemplateError
 from server.chat.markup import Markup
 from server.chat.messages import normalize
@@ -99,11 +99,7 @@ class ChatFormat(Struct, frozen=True):
 
     def opening_of(self, prompt: str) -> str:
         """What stands in `prompt` after the header of the assistant's last turn."""
-        header = self.learned.header
-        at = prompt.rfind(header) if header else -1
-        if at < 0:
-            return ""
-        opening = prompt[at + len(header) :]
+        opening = opening_of(prompt, self.learned.header, self.learned.thought)
         stops = [*self.learned.ends, *(t for c in self.calls for t in c.triggers)]
         held = [stop for stop in stops if stop and stop in opening]
         return "" if held and opening.strip() not in held else opening
