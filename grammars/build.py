@@ -17,6 +17,7 @@ class Builder:
         self.x = expander
         self._rules: dict[Values, Rule] = {}
         self._goals: dict[Goal, Rule] = {}
+        self.counts = False  # some rule is a state of a counter, and may be a dead end
         self._queue: list[tuple[Rule, Values, Goal]] = []
 
     def grammar(self, goal: Goal) -> Node:
@@ -28,7 +29,7 @@ class Builder:
             rule.body, ends = self._located(values, own)
             if ends:
                 finished.add(id(rule))
-        body = prune(root, [rule for rule, _, _ in self._queue], finished)
+        body = prune(root, [rule for rule, _, _ in self._queue], finished, self.counts)
         if body == NEVER:
             raise UnsupportedSchema("$", "", "no value satisfies it")
         return body

@@ -70,6 +70,7 @@ def _counting(b: Builder, c: ArrayConstraint) -> Node:
     cap = max(len(c.prefix), c.low, *(k.start for k in c.contains)) + 1
     if c.high is not None:
         cap = c.high
+    b.counts = True
     states: dict[tuple[int, Counts], Rule] = {}
     queue: list[tuple[int, Counts]] = []
 

@@ -64,6 +64,7 @@ def _finite(b: Builder, goal: Goal) -> list[str] | None:
 
 def _any_order(b: Builder, c: ArrayConstraint, parts: list[list[str]], texts: list[str]) -> Node:
     """A rule per (items so far, values used)."""
+    b.counts = True
     states: dict[tuple[int, frozenset[str]], Rule] = {}
     queue: list[tuple[int, frozenset[str]]] = []
 

@@ -47,22 +47,25 @@ def text_without(*markers: str) -> Node:
     return Token(Dfa(texts.without(markers)))
 
 
-def raw_string(schema: Json, end: str, limits: Limits = DEFAULT_LIMITS) -> Node:
-    """The strings of a schema as they are, not as JSON, followed by `end`, which none contains.
+def raw_string(
+    schema: Json, end: str, unlike: str | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Node:
+    """The strings of a schema as they are, not as JSON, followed by `end`.
 
-    Raises UnsupportedSchema where the schema allows anything but strings.
+    None of them contains `unlike`, by default `end`. Raises UnsupportedSchema where the schema
+    allows anything but strings.
     """
     expander = Expander(schema, limits)
     values = expander.values(expander.goal_at(Place(schema, expander.document.resolver)))
     if Values(strings=values.strings) != values or values == NOTHING:
         raise UnsupportedSchema("$", "type", "only strings can be written raw")
+    clean = texts.without((unlike or end,))
     if strings.ANY in values.strings:
-        return text_until(end)
-    clean = texts.without((end,))
+        return Token(nodes.sequence(Dfa(clean), Literal(end)))
     parts = [automaton.intersect([strings.to_automaton(c), clean]) for c in values.strings]
     body = automaton.union(parts)
     if body.is_empty():
-        raise UnsupportedSchema("$", "", f"no value is free of {end!r}")
+        raise UnsupportedSchema("$", "", f"no value is free of {unlike or end!r}")
     return Token(nodes.sequence(Dfa(body), Literal(end)))
 
 

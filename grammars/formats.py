@@ -94,7 +94,7 @@ def _uri(extra: str, private: str, absolute: bool) -> str:
     return f"(?:{whole}|{authority}|{rooted}|{no_colon})?{rest}"
 
 
-_ATEXT = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+_ATEXT = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~\\-]"
 _QUOTED = r'"(?:[ !#-\[\]-~]|\\[ -~])*"'
 _MAIL_LITERAL = rf"\[(?:{_IPV4}|IPv6:{_IPV6})\]"
 # Letters that IDNA 2008 permits everywhere, written left to right, without context rules.

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from . import nodes, unroll
 from .charset import CharSet
-from .errors import LimitExceeded
+from .errors import LimitExceeded, UnsupportedSchema
 from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
 
 REPEAT_LIMIT = 2_000  # llama.cpp refuses larger minima and drops larger maxima
@@ -35,6 +35,8 @@ class _Printer:
         return "\n".join(self.lines) + "\n"
 
     def define(self, name: str, body: Node) -> None:
+        if nodes.is_never(body):
+            raise UnsupportedSchema("", "", "a part that nothing satisfies")
         line = f"{name} ::= " + (self.text(body, 0) or '""')
         self.size += len(line.encode())
         if self.size > self.max_bytes:

@@ -75,7 +75,8 @@ class _Parser:
             self.space(True)
             if name in self.defined:
                 raise self.error(f"rule {name!r} is defined twice", start)
-            self.rule(name, start).body = self.alternatives(False)
+            rule = self.rule(name, start)
+            rule.body = self.alternatives(False)
             self.defined[name] = start
             if self.peek() not in ("", "\r", "\n"):
                 raise self.error("expected the end of the line")

@@ -140,6 +140,7 @@ def string(x: Expander, place: Place) -> Values:
     schema = place.contents
     names = set()
     if "pattern" in schema:
+        x.budget.check("pattern_length", len(schema["pattern"]), "pattern")
         patterns.pattern(schema["pattern"])
         names.add("p:" + schema["pattern"])
     if "format" in schema:
@@ -214,6 +215,7 @@ def object_(x: Expander, place: Place) -> Values:
 def patterned(x: Expander, place: Place) -> tuple[tuple[StringConstraint, Goal], ...]:
     out = []
     for source, schema in place.contents.get("patternProperties", {}).items():
+        x.budget.check("pattern_length", len(source), "patternProperties")
         patterns.pattern(source)
         names = StringConstraint(matches=frozenset(("p:" + source,)))
         out.append((names, x.goal(place, schema)))
@@ -234,7 +236,7 @@ def _dependent(x: Expander, place: Place, keyword: str) -> Values:
             then = typed(objects=(requiring(wanted),))
         else:
             then = x.values(x.goal(place, wanted))
-        present = x.algebra.intersect(then, Values(objects=(requiring([name]),)))
+        present = x.algebra.intersect(Values(objects=(requiring([name]),)), then)
         absent = typed(objects=(ObjectConstraint(props=((name, FALSE),)),))
         result = x.algebra.intersect(result, x.algebra.union(absent, present))
     return result

@@ -90,9 +90,7 @@ def _schema_list(value: Json) -> Found:
 
 
 def _schema_or_list(value: Json) -> Found:
-    if not isinstance(value, list):
-        return _schema(value)
-    return (s for item in value for s in _schema(item))
+    return _schema_list(value) if isinstance(value, list) else _schema(value)
 
 
 def _schema_map(value: Json) -> Found:

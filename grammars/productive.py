@@ -10,17 +10,18 @@ from .nodes import Choice, Node, Repeat, Rule, Sequence, is_never
 MAX_DEPTH = 60
 
 
-def prune(root: Rule, values: Iterable[Rule], good: set[int]) -> Node:
+def prune(root: Rule, values: Iterable[Rule], good: set[int], thorough: bool) -> Node:
     """The same language without unproductive parts; rules are edited in place.
 
     `good` are the ids of rules known to have an end. Usually one look at the other rules of
-    `values`, through which all recursion passes, shows that they have one too.
+    `values`, through which all recursion passes, shows that they have one too; `thorough` says
+    that other rules may be dead ends as well.
     """
     tried: set[int] = set()
-    if all(_ends(rule, good, tried, 0) for rule in values):
+    if not thorough and all(_ends(rule, good, tried, 0) for rule in values):
         return root
     rules = list(nodes.rules(root, tokens=False))
-    good = set(good)
+    good = set()
     left, before = rules[::-1], len(rules) + 1
     while left and len(left) < before:
         before = len(left)

@@ -109,7 +109,9 @@ class _Parser:
             self.at = start
             raise self.error("an assertion cannot be repeated")
         self.take("?")  # laziness does not change the language
+        again = self.at
         if self.quantifier() is not None:
+            self.at = again
             raise self.error("nothing to repeat")
         low, high = bounds
         if high is not None and high < low:
