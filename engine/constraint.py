@@ -84,9 +84,10 @@ class TokenConstraint:
 class ConstraintCompiler:
     """Constraints at the start of their grammar, for one vocabulary; threads may share it."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, text_tokens: frozenset[int] = frozenset()) -> None:
+        """Control tokens in `text_tokens` match the text that they are spelled like."""
         self._n_vocab = vocabulary.n_vocab
-        self._trie = TokenTrie(vocabulary)
+        self._trie = TokenTrie(vocabulary, text_tokens)
         self._limits = LLParserLimits(
             initial_lexer_fuel=20_000_000,
             step_lexer_fuel=2_000_000,

@@ -31,8 +31,9 @@ class TokenTrie:
     At 49,152 tokens the build takes 0.2 s, nearly all of it outside the interpreter lock.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, text_tokens: frozenset[int] = frozenset()) -> None:
         self._vocabulary = vocabulary
+        self._text_tokens = text_tokens
         self._result: LLTokenizer | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._build, name="token-trie", daemon=True)
@@ -54,7 +55,7 @@ class TokenTrie:
         vocabulary = self._vocabulary
         try:
             tokens = [vocabulary.token_bytes(t) for t in range(vocabulary.n_vocab)]
-            adapter = _Adapter(tokens, vocabulary)
+            adapter = _Adapter(tokens, vocabulary, self._text_tokens)
             self._result = LLTokenizer(
                 TokenizerWrapper(adapter), eos_token=sorted(vocabulary.end_of_generation)
             )
@@ -65,11 +66,15 @@ class TokenTrie:
 class _Adapter:
     """The attributes that llguidance's wrapper reads, and the canonical tokens of forced bytes."""
 
-    def __init__(self, tokens: list[bytes], vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, tokens: list[bytes], vocabulary: Vocabulary, text_tokens: frozenset[int]
+    ) -> None:
         self.tokens = tokens
         self.eos_token_id = min(vocabulary.end_of_generation)
         self.bos_token_id = None
-        self.special_token_ids = sorted(vocabulary.control | vocabulary.end_of_generation)
+        special = (vocabulary.control - text_tokens) | vocabulary.end_of_generation
+        self.special_token_ids = sorted(special)
+        self._special = special
         self._encode: Callable[..., list[int]] = vocabulary.encode
         self._ids: dict[bytes, int] | None = None
 
@@ -81,8 +86,11 @@ class _Adapter:
             text = data.decode()
         except UnicodeDecodeError:
             return self._longest_matches(data)
-        for before in ("", "\n"):
-            tokens = self._encode(before + text, parse_special=False)
+        # Markers that are tokens of their own come as such, unless the text holds a forbidden one.
+        for before, parse_special in (("", True), ("", False), ("\n", False)):
+            tokens = self._encode(before + text, parse_special=parse_special)
+            if parse_special and not self._special.isdisjoint(tokens):
+                continue
             for start in range(min(len(tokens), 3) + 1):
                 if b"".join(map(self.tokens.__getitem__, tokens[start:])) == data:
                     return tokens[start:]
@@ -90,8 +98,8 @@ class _Adapter:
 
     def _longest_matches(self, data: bytes) -> list[int]:
         if self._ids is None:
-            special = set(self.special_token_ids)
-            self._ids = {t: i for i, t in enumerate(self.tokens) if t and i not in special}
+            tokens = enumerate(self.tokens)
+            self._ids = {t: i for i, t in tokens if t and i not in self._special}
         out, at = [], 0
         while at < len(data):
             for size in range(min(LONGEST_MATCH, len(data) - at), 0, -1):

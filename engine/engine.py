@@ -31,7 +31,7 @@ from engine.kv_cache import KVCache
 from engine.llama.model import Model
 from engine.llama.runner import LlamaRunner
 from engine.llama.tokenizer import Tokenizer
-from engine.request import Event, Request, RequestFailed
+from engine.request import Event, Grammar, Request, RequestFailed
 from engine.scheduler import PROMPT_ALIGNMENT
 from engine.sequence import Constraint, RequestState
 from engine.settings import ModelInfo, ModelSettings
@@ -83,7 +83,6 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         max_queue: int,
-        constraints: ConstraintCompiler | None = None,
         release: Callable[[], None] = lambda: None,
     ) -> None:
         """`release` frees what is behind the core, on the engine's thread, after the last step."""
@@ -91,8 +90,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.state: State = "ready"
         self.failure: str | None = None
-        self.constraints = constraints
-        """Compiles grammars, which takes time: call it from a thread before `submit`."""
+        self._constraints: ConstraintCompiler | None = None
         self._core = core
         self._max_in_flight = info.parallel + max_queue
         self._max_queue = max_queue
@@ -133,7 +131,6 @@ class Engine:
             model.info,
             model.tokenizer,
             max_queue=settings.max_queue,
-            constraints=ConstraintCompiler(model.tokenizer),
             release=model.close,
         )
 
@@ -177,9 +174,22 @@ class Engine:
     def _constraint(self, request: Request) -> Constraint | None:
         if request.grammar is None:
             return None
-        if self.constraints is None:
+        return self.compile_grammar(request.grammar)
+
+    def enable_constraints(self, text_tokens: frozenset[int] = frozenset()) -> None:
+        """Prepare for grammars, in a thread of its own. The control tokens in `text_tokens` count
+        as the text that they are spelled like: a format's markers, which grammars write out."""
+        self._constraints = ConstraintCompiler(self.tokenizer, text_tokens)
+
+    def compile_grammar(self, grammar: Grammar) -> Constraint:
+        """A matcher at the start of `grammar`, remembered by its text; from any thread.
+
+        A new grammar takes some milliseconds: call this before `submit`, off the loop. Raises
+        InvalidGrammar.
+        """
+        if self._constraints is None:
             raise InvalidGrammar("this engine has no matcher for grammars")
-        return self.constraints.compile(request.grammar)
+        return self._constraints.compile(grammar)
 
     async def generate(self, request: Request) -> AsyncIterator[Event]:
         """The events of `request`; leaving the iterator early aborts it."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from engine.request import TokenOutput
-from server.chat.deltas import ContentDelta, Delta, ReasoningDelta
+from server.chat.deltas import CallDelta, ContentDelta, Delta, ReasoningDelta
 from server.chat.format import ChatFormat
 from server.chat.parser import OutputParser
 
@@ -21,21 +22,30 @@ class AnswerFormat:
         self._format = format
         self.marked = bool(learned.thought.learned or learned.channels or learned.content_open)
         """Whether answers have parts; where they do not, text passes as it is."""
-        self.special_tokens = _control_tokens(format, tokenizer) if self.marked else frozenset()
-        """Control tokens that mark the parts: their text must reach the parser."""
+        self.markers = marker_tokens(format, tokenizer)
+        """Control tokens that mark parts and calls."""
 
-    def reader(self, prompt: str, *, separate: bool, seed: str) -> ChoiceReader:
+    def special_tokens(self, tools: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+        """Control tokens whose text must reach the parser of an answer with these tools."""
+        return self.markers if self.marked or tools else frozenset()
+
+    def reader(
+        self, prompt: str, *, separate: bool, seed: str, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> ChoiceReader:
         """For one choice of the answer to `prompt`; `separate` takes thoughts out of it."""
-        if not (separate and self.marked):
+        if not tools and not (separate and self.marked):
             return ChoiceReader(None)
-        return ChoiceReader(self._format.parser([], prompt, seed))
+        return ChoiceReader(self._format.parser(tools, prompt, seed), separate=separate)
 
 
 class ChoiceReader:
     """One choice's text as it comes → deltas."""
 
-    def __init__(self, parser: OutputParser | None) -> None:
+    def __init__(self, parser: OutputParser | None, *, separate: bool = True) -> None:
         self._parser = parser
+        self._separate = separate
+        self.called = False
+        """A tool call has begun."""
         self._undecided = 0
         self._thinking = False
         self.reasoning_tokens = 0
@@ -50,7 +60,8 @@ class ChoiceReader:
         self._count(deltas, output.n_tokens)
         if output.finish_reason is not None and self._thinking:
             self.reasoning_tokens += self._undecided
-        return deltas
+        self.called = self.called or any(isinstance(delta, CallDelta) for delta in deltas)
+        return deltas if self._separate else [_as_content(delta) for delta in deltas]
 
     def _count(self, deltas: list[Delta], n_tokens: int) -> None:
         """Tokens that bring nothing, as markers do, belong to a thought before or after them."""
@@ -63,11 +74,11 @@ class ChoiceReader:
         self._undecided, self._thinking = 0, thinking
 
 
-def _control_tokens(format: ChatFormat, tokenizer: Tokenizer) -> frozenset[int]:
-    learned = format.learned
-    markers = [learned.thought.open, learned.thought.close, *learned.ends]
-    markers += [learned.content_open, learned.content_close, learned.header]
-    if learned.channels is not None:
-        markers += [learned.channels.channel_tag, learned.channels.message_tag]
-    found = {token for marker in markers for token in tokenizer.encode(marker)}
+def _as_content(delta: Delta) -> Delta:
+    return ContentDelta(delta.text) if isinstance(delta, ReasoningDelta) else delta
+
+
+def marker_tokens(format: ChatFormat, tokenizer: Tokenizer) -> frozenset[int]:
+    """The control tokens that a format's markers are made of, but for those that end an answer."""
+    found = {token for marker in format.markers() for token in tokenizer.encode(marker)}
     return frozenset(found & tokenizer.control - tokenizer.end_of_generation)

@@ -98,7 +98,9 @@ def _parameter(plan: CallPlan, key: str, schema: Any) -> Node:
     assert syntax is not None
     begin = grammars.literal(syntax.open + key + syntax.after_key)
     if grammars.takes_only_strings(schema):
-        return grammars.sequence(begin, grammars.raw_string(schema, syntax.close))
+        return grammars.sequence(
+            begin, grammars.raw_string(schema, syntax.close, syntax.close.strip())
+        )
     if syntax.after_key_json:
         begin = grammars.literal(syntax.open + key + syntax.after_key_json[0])
     return grammars.sequence(
@@ -111,11 +113,52 @@ def _keyword_argument(_plan: CallPlan, key: str, schema: Any) -> Node:
 
 
 def _keyed(plan: CallPlan, key: str, schema: Any) -> Node:
-    begin = grammars.literal(f"{key}:")
+    return grammars.sequence(grammars.literal(f"{key}:"), _keyed_value(plan, schema))
+
+
+def _keyed_value(plan: CallPlan, schema: Any) -> Node:
+    """Strings between quote marks, unescaped; objects and lists in the same notation."""
     if grammars.takes_only_strings(schema):
         quoted = grammars.raw_string(schema, plan.quote)
-        return grammars.sequence(begin, grammars.literal(plan.quote), quoted)
-    return grammars.sequence(begin, _json(schema))
+        return grammars.sequence(grammars.literal(plan.quote), quoted)
+    branching = {"anyOf", "oneOf"} & schema.keys() if isinstance(schema, dict) else ()
+    for keyword in branching:
+        if schema.keys() <= {keyword, *_ANNOTATIONS, *_DEFINITIONS}:
+            shared = {name: schema[name] for name in _DEFINITIONS if name in schema}
+            return grammars.choice(
+                *(_keyed_value(plan, {**shared, **branch}) for branch in schema[keyword])
+            )
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    if isinstance(kind, list):
+        return grammars.choice(*(_keyed_value(plan, {**schema, "type": each}) for each in kind))
+    if kind == "object":
+        written = [
+            (required, _keyed(plan, key, value)) for required, key, value in _properties(schema)
+        ]
+        body = _in_order(written, ",")
+        return grammars.sequence(grammars.literal("{"), body, grammars.literal("}"))
+    if kind == "array":
+        return _keyed_list(plan, schema)
+    if kind not in ("integer", "number", "boolean", "null"):
+        raise UnsupportedSchema("$", "type", "this model's notation needs to know the type")
+    return _json(schema)
+
+
+def _keyed_list(plan: CallPlan, schema: dict[str, Any]) -> Node:
+    known = {"items", "minItems", "maxItems", *_ANNOTATIONS, *_DEFINITIONS}
+    for keyword in schema.keys() - known:
+        raise UnsupportedSchema("$", keyword, "this model's notation knows plain lists only")
+    shared = {name: schema[name] for name in _DEFINITIONS if name in schema}
+    item = _keyed_value(plan, {**shared, **schema.get("items", {})})
+    low, high = schema.get("minItems", 0), schema.get("maxItems")
+    more = grammars.repeat(
+        grammars.sequence(grammars.literal(","), item),
+        max(low - 1, 0),
+        None if high is None else max(high - 1, 0),
+    )
+    filled = grammars.sequence(item, more) if high != 0 else grammars.literal("")
+    body = filled if low else grammars.optional(filled)
+    return grammars.sequence(grammars.literal("["), body, grammars.literal("]"))
 
 
 def _json(schema: Any) -> Node:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -13,6 +13,7 @@ from engine.request import Grammar
 from grammars import GrammarCache, GrammarError, Node, UnsupportedSchema
 from grammars.compiler import schema_node
 from server.call_grammar import call_nodes
+from server.chat.format import ChatFormat
 from server.chat.plan import CallPlan
 from server.errors import InvalidRequest, Loc, UnsupportedField, quote
 
@@ -30,6 +31,21 @@ class ResponseFormat(Struct, frozen=True):
     loc: Loc
 
 
+class Thought(Struct, frozen=True):
+    """Where an answer may think before it is held to anything."""
+
+    open: str
+    close: str
+    begun: bool
+    """The prompt has opened it: the answer begins inside."""
+
+    @classmethod
+    def of(cls, format: ChatFormat, prompt: str) -> Thought | None:
+        """None where answers of this format do not think."""
+        syntax, begun = format.learned.thought, format.opens_thought(prompt)
+        return cls(syntax.open, syntax.close, begun) if begun or syntax.learned else None
+
+
 class Wanted(Struct, frozen=True, kw_only=True):
     """Everything that constrains one answer."""
 
@@ -37,11 +53,11 @@ class Wanted(Struct, frozen=True, kw_only=True):
     calls: CallPlan | None = None
     """The functions that may be called, in the model's own syntax."""
     must_call: bool = False
-    thought_open: str = ""
-    """Where the answer may begin with a thought; "" where it cannot."""
-    thought_close: str = ""
-    in_thought: bool = False
-    """The prompt has opened the thought: the answer begins inside it."""
+    banned: tuple[str, ...] = ()
+    """Markers that open a call, where none may be called."""
+    thought: Thought | None = None
+    content_open: str = ""
+    """The marker that opens the answer proper, in formats that have one."""
 
 
 class OutputGrammar(Struct, frozen=True):
@@ -107,7 +123,7 @@ class Constraints:
 
         Raises InvalidRequest with the path into the request and into the schema.
         """
-        if wanted.form is None and wanted.calls is None:
+        if wanted.form is None and wanted.calls is None and not wanted.banned:
             return None
         try:
             compiled = self._compiled(wanted)
@@ -118,8 +134,8 @@ class Constraints:
 
     def _compiled(self, wanted: Wanted) -> grammars.Compiled:
         form = wanted.form
-        thoughtless = not wanted.thought_close
-        if form is not None and wanted.calls is None and thoughtless:
+        plain = wanted.thought is None and not wanted.content_open
+        if form is not None and wanted.calls is None and plain:
             return self._document(form)
         key = repr(wanted)
         return self._cache.get("answer", key, lambda: _compose(wanted))
@@ -151,6 +167,8 @@ def _compose(wanted: Wanted) -> grammars.Compiled:
     document: Node | None = None
     if wanted.form is not None:
         document, ignored = _form_node(wanted.form)
+        if wanted.content_open:
+            document = grammars.sequence(grammars.literal(wanted.content_open.strip()), document)
     body = _body(wanted, document)
     return grammars.compile_node(_after_thought(wanted, body), ignored)
 
@@ -172,8 +190,7 @@ def _form_node(form: ResponseFormat) -> tuple[Node, tuple[str, ...]]:
 def _body(wanted: Wanted, document: Node | None) -> Node:
     """Calls, a document, either of them, or free text that may turn into calls."""
     if wanted.calls is None:
-        assert document is not None
-        return document
+        return document or grammars.text_without(*wanted.banned)
     forced, triggered = call_nodes(wanted.calls)
     if wanted.must_call:
         return forced
@@ -192,19 +209,12 @@ def text_unlike(plan: CallPlan) -> Node:
 
 def _after_thought(wanted: Wanted, body: Node) -> Node:
     """The constraint begins where the thought closes."""
-    if not wanted.thought_close:
+    thought = wanted.thought
+    if thought is None:
         return body
-    close = wanted.thought_close.strip()
     space = grammars.repeat(grammars.choice(grammars.literal("\n"), grammars.literal(" ")), 0, 4)
-    rest = grammars.sequence(grammars.text_until(close), space, body)
-    if wanted.in_thought:
+    rest = grammars.sequence(grammars.text_until(thought.close.strip()), space, body)
+    if thought.begun:
         return rest
-    opened = grammars.sequence(grammars.literal(wanted.thought_open.strip()), rest)
+    opened = grammars.sequence(grammars.literal(thought.open.strip()), rest)
     return grammars.choice(opened, body)
-
-
-def named(plan: CallPlan, names: Sequence[str]) -> CallPlan:
-    """The plan with these functions only."""
-    from msgspec.structs import replace
-
-    return replace(plan, functions=tuple(f for f in plan.functions if f.name in names))

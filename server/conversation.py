@@ -23,6 +23,7 @@ RESERVED_KWARGS = frozenset(
 INLINE_CHARS = 4096
 """Texts up to this length are rendered and encoded on the event loop: a thread costs more."""
 _CHARS_PER_TURN = 50
+_CHARS_PER_TOOL = 400
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -36,11 +37,15 @@ class Prompt(Struct, frozen=True):
 
 
 async def prompt(
-    model: ServedModel, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+    model: ServedModel,
+    messages: Sequence[ChatMessage],
+    kwargs: dict[str, Any],
+    tools: Sequence[dict[str, Any]] = (),
 ) -> Prompt:
     """A conversation up to where the assistant speaks. Raises InvalidRequest."""
     dicts = template_messages(messages)
-    return await _off_loop_if(_size(messages), _prompt, model, dicts, kwargs)
+    size = _size(messages) + _CHARS_PER_TOOL * len(tools)
+    return await _off_loop_if(size, _prompt, model, dicts, kwargs, tools)
 
 
 async def prompt_text(
@@ -48,7 +53,7 @@ async def prompt_text(
 ) -> str:
     """As `prompt`, before it is encoded."""
     dicts = template_messages(messages)
-    return await _off_loop_if(_size(messages), _render, model, dicts, kwargs)
+    return await _off_loop_if(_size(messages), _render, model, dicts, kwargs, ())
 
 
 async def encode(
@@ -130,9 +135,14 @@ def _template_part(part: ContentPart, loc: Loc) -> dict[str, str]:
             raise UnsupportedField(f"{kind} parts are not supported here", loc=(*loc, "type"))
 
 
-def _render(model: ServedModel, messages: list[dict[str, Any]], kwargs: dict[str, Any]) -> str:
+def _render(
+    model: ServedModel,
+    messages: list[dict[str, Any]],
+    kwargs: dict[str, Any],
+    tools: Sequence[dict[str, Any]],
+) -> str:
     try:
-        text = model.format.render(messages, tools=None, add_generation_prompt=True, **kwargs)
+        text = model.format.render(messages, list(tools) or None, True, **kwargs)
     except TemplateError as error:
         raise _refused(f"the model's chat template does not take these messages: {error}") from None
     if not text:
@@ -144,8 +154,13 @@ def _refused(message: str) -> InvalidRequest:
     return InvalidRequest(message, loc=("body", "messages"), code="chat_template_error")
 
 
-def _prompt(model: ServedModel, messages: list[dict[str, Any]], kwargs: dict[str, Any]) -> Prompt:
-    text = _render(model, messages, kwargs)
+def _prompt(
+    model: ServedModel,
+    messages: list[dict[str, Any]],
+    kwargs: dict[str, Any],
+    tools: Sequence[dict[str, Any]],
+) -> Prompt:
+    text = _render(model, messages, kwargs, tools)
     tokenizer = model.engine.tokenizer
     tokens = tokenizer.encode(text)
     if tokenizer.adds_bos and tokens[:1] != [tokenizer.bos]:

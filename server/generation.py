@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from engine.request import FinishReason, RequestDone, RequestFailed, TokenLogprob, TokenOutput
 from server.answers import ChoiceReader
-from server.chat.deltas import ContentDelta, ReasoningDelta
+from server.chat.deltas import CallDelta, ContentDelta, ReasoningDelta
+from server.protocol.messages import FunctionCall, ToolCall
 
 if TYPE_CHECKING:
     from engine.stream import Stream
@@ -20,6 +21,7 @@ class GeneratedChoice:
         self._reader = reader
         self._content: list[str] = []
         self._reasoning: list[str] = []
+        self._calls: list[ToolCall] = []
         self.logprobs: list[TokenLogprob] = []
         self.finish_reason = FinishReason.STOP
         self.stop_reason: str | int | None = None
@@ -35,6 +37,18 @@ class GeneratedChoice:
         return "".join(self._reasoning)
 
     @property
+    def calls(self) -> list[ToolCall]:
+        """The tools that were called, in order."""
+        return self._calls
+
+    def _add_call(self, delta: CallDelta) -> None:
+        if delta.index == len(self._calls):
+            self._calls.append(ToolCall(FunctionCall(delta.name, ""), delta.id))
+        function = self._calls[delta.index].function
+        assert isinstance(function.arguments, str)
+        function.arguments += delta.arguments
+
+    @property
     def reasoning_tokens(self) -> int:
         """Tokens of the thought."""
         return self._reader.reasoning_tokens
@@ -47,6 +61,8 @@ class GeneratedChoice:
                     self._content.append(delta.text)
                 case ReasoningDelta():
                     self._reasoning.append(delta.text)
+                case CallDelta():
+                    self._add_call(delta)
         self.logprobs += output.logprobs
         if output.finish_reason is not None:
             self.finish_reason = output.finish_reason
@@ -54,13 +70,13 @@ class GeneratedChoice:
 
 
 async def collect(
-    stream: Stream, n: int, new_reader: Callable[[], ChoiceReader]
+    stream: Stream, n: int, new_reader: Callable[[int], ChoiceReader]
 ) -> tuple[list[GeneratedChoice], RequestDone]:
     """The n choices in order, and the counts. Raises the EngineError that the request failed with.
 
     Whatever ends it, the engine is told to forget the request.
     """
-    choices = [GeneratedChoice(new_reader()) for _ in range(n)]
+    choices = [GeneratedChoice(new_reader(index)) for index in range(n)]
     try:
         async for event in stream:
             match event:

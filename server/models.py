@@ -15,10 +15,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineUnavailable, ModelLoadError
-from server.answers import AnswerFormat
+from server.answers import AnswerFormat, marker_tokens
 from server.chat.errors import TemplateError
 from server.chat.format import ChatFormat
 from server.config import ModelConfig
+from server.constraints import Constraints, OutputGrammar, Wanted
 from server.errors import ModelNotFound, quote
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class ServedModel:
         self._engine: Engine | None = None
         self._format: ChatFormat | None = None
         self._answers: AnswerFormat | None = None
+        self._constraints = Constraints()
 
     @property
     def name(self) -> str:
@@ -108,7 +110,8 @@ class ServedModel:
             )
         except TemplateError as error:
             raise ModelLoadError(f"{self.name}: {error}") from error
-        log.debug("%s: %s", self.name, format.describe())
+        log.info("%s: %s", self.name, format.describe())
+        engine.enable_constraints(marker_tokens(format, engine.tokenizer))
         return engine, format
 
     def serve(self, engine: Engine, format: ChatFormat) -> None:
@@ -117,6 +120,16 @@ class ServedModel:
         self._engine, self._format = engine, format
         self._answers = AnswerFormat(format, engine.tokenizer)
         self.load_state = LoadState.READY
+
+    def constrain(self, wanted: Wanted) -> OutputGrammar | None:
+        """The grammar of an answer, compiled for this vocabulary too; blocks for milliseconds.
+
+        Raises InvalidRequest, InvalidGrammar, EngineUnavailable.
+        """
+        output = self._constraints.compile(wanted)
+        if output is not None:
+            self.engine.compile_grammar(output.grammar)
+        return output
 
     def fail(self, failure: ModelLoadError) -> None:
         """Answers every request with this from now on."""

@@ -38,6 +38,7 @@ class ChatCompletions:
         wire, ignored = await self._body.read(request, self._config.max_body_bytes)
         model = self._models.get(wire.model)
         call = await prepare_chat(wire, model, self._config, client_of(request))
+        ignored = [*ignored, *call.ignored]
         note(request, model=model.name, prompt=len(call.request.prompt))
         stream = model.engine.submit(call.request)
         if call.stream:

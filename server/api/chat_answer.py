@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from engine import request as engine
-from engine.request import Event, RequestDone, RequestFailed, TokenOutput
+from engine.request import Event, FinishReason, RequestDone, RequestFailed, TokenOutput
 from server import sse
 from server.api.chat_call import ChatCall
 from server.chat import deltas as chat
@@ -22,10 +22,12 @@ from server.protocol.chat_completions import (
     ChunkHead,
     CompletionTokensDetails,
     Delta,
+    FunctionDelta,
     Logprobs,
     PromptTokensDetails,
     Timings,
     TokenLogprob,
+    ToolCallDelta,
     TopLogprob,
     Usage,
 )
@@ -66,7 +68,7 @@ class ChunkEncoder:
         usage = b',"usage":null' if call.include_usage else b""
         self._head = b"data: " + head[:-1] + b',"choices":['
         self._tail = b"]" + usage + b"}\n\n"
-        self._readers = [call.new_reader() for _ in range(call.request.n)]
+        self._readers = [call.new_reader(index) for index in range(call.request.n)]
 
     def opening(self) -> bytes:
         """The role of each choice."""
@@ -85,12 +87,14 @@ class ChunkEncoder:
 
     def _output(self, output: TokenOutput) -> bytes:
         index = output.index
-        chunks = [ChunkChoice(index, _delta(delta)) for delta in self._readers[index].read(output)]
+        reader, legacy = self._readers[index], self._call.legacy_functions
+        chunks = [ChunkChoice(index, _delta(delta, legacy)) for delta in reader.read(output)]
         if output.logprobs:
             chunks = chunks or [ChunkChoice(index, Delta(content=""))]
             chunks[-1].logprobs = token_logprobs(output.logprobs)
         if output.finish_reason is not None:
-            end = ChunkChoice(index, Delta(), None, output.finish_reason, output.stop_reason)
+            reason = finish_reason(output.finish_reason, reader.called, legacy)
+            end = ChunkChoice(index, Delta(), None, reason, output.stop_reason)
             chunks.append(end)
         return b"".join(map(self._chunk, chunks))
 
@@ -154,26 +158,53 @@ def token_logprobs(tokens: Iterable[engine.TokenLogprob]) -> Logprobs:
     )
 
 
-def _delta(delta: chat.Delta) -> Delta:
+def finish_reason(reason: FinishReason, called: bool, legacy: bool) -> str:
+    """An answer that ended by itself with calls ended for their sake."""
+    if called and reason is FinishReason.STOP:
+        return "function_call" if legacy else "tool_calls"
+    return reason
+
+
+def _delta(delta: chat.Delta, legacy: bool) -> Delta:
     match delta:
         case chat.ContentDelta():
             return Delta(content=delta.text)
         case chat.ReasoningDelta():
             return Delta(reasoning_content=delta.text, reasoning=delta.text)
         case chat.CallDelta():
-            raise NotImplementedError("no tools are offered, so none is called")
+            return _call_delta(delta, legacy)
+
+
+def _call_delta(delta: chat.CallDelta, legacy: bool) -> Delta:
+    function = FunctionDelta(name=delta.name or UNSET, arguments=delta.arguments)
+    if legacy:
+        return Delta(function_call=function)
+    first = bool(delta.id)
+    return Delta(
+        tool_calls=[
+            ToolCallDelta(
+                index=delta.index,
+                id=delta.id if first else UNSET,
+                type="function" if first else UNSET,
+                function=function,
+            )
+        ]
+    )
 
 
 def _choice(index: int, choice: GeneratedChoice, call: ChatCall) -> Choice:
     wants_logprobs = call.request.logprobs is not None
+    calls, legacy = choice.calls, call.legacy_functions
     return Choice(
         index=index,
         message=AssistantMessage(
-            content=choice.content,
+            content=None if calls and not choice.content else choice.content,
+            tool_calls=calls if calls and not legacy else UNSET,
+            function_call=calls[0].function if calls and legacy else UNSET,
             reasoning_content=choice.reasoning or UNSET,
             reasoning=choice.reasoning or UNSET,
         ),
-        finish_reason=choice.finish_reason,
+        finish_reason=finish_reason(choice.finish_reason, bool(calls), legacy),
         logprobs=token_logprobs(choice.logprobs) if wants_logprobs else None,
         stop_reason=choice.stop_reason,
     )

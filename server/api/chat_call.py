@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable
 
 from msgspec import Struct
 
-from engine.request import Grammar, Request
+from engine.request import Request
 from server import conversation, prepare
 from server.answers import ChoiceReader
 from server.config import ServerConfig
+from server.constraints import OutputGrammar, Thought, Wanted, read_response_format
 from server.errors import InvalidRequest, UnsupportedField, quote
 from server.models import ServedModel
 from server.protocol.chat_completions import ChatCompletionRequest
+from server.tools import Toolset, read_toolset
 
 UNSERVED = ("prediction", "fallbacks", "audio", "web_search_options", "reasoning_budget", "store")
 """Fields that are refused unless they are null, false or an empty list."""
@@ -24,7 +27,8 @@ class ChatCall(Struct, frozen=True, kw_only=True):
     """One request on its way: the engine's part, and the fields that the answer repeats."""
 
     request: Request
-    new_reader: Callable[[], ChoiceReader]
+    new_reader: Callable[[int], ChoiceReader]
+    """By the index of the choice."""
     model: str
     created: int
     fingerprint: str
@@ -32,6 +36,9 @@ class ChatCall(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None
     stream: bool
     include_usage: bool
+    legacy_functions: bool
+    ignored: tuple[str, ...]
+    """What a schema mentions and nothing enforces: formats that are annotations."""
 
 
 async def prepare_chat(
@@ -41,8 +48,11 @@ async def prepare_chat(
     info = model.engine.info
     prepare.check(wire)
     refuse_unserved(wire)
+    toolset = read_toolset(wire)
+    tools = toolset.offered if toolset is not None else ()
     kwargs = conversation.template_kwargs(wire)
-    prompt = await conversation.prompt(model, wire.messages, kwargs)
+    prompt = await conversation.prompt(model, wire.messages, kwargs, tools)
+    output = await output_grammar(wire, model, toolset, prompt.text)
     id = f"chatcmpl-{uuid.uuid4().hex}"
     separate = wire.separate_reasoning is not False
     return ChatCall(
@@ -55,10 +65,12 @@ async def prepare_chat(
             client=client,
             max_tokens_cap=config.max_tokens,
             logprobs=top_logprobs(wire),
-            grammar=grammar(wire),
-            special_tokens=model.answers.special_tokens,
+            grammar=output.grammar if output is not None else None,
+            special_tokens=model.answers.special_tokens(tools),
         ),
-        new_reader=lambda: model.answers.reader(prompt.text, separate=separate, seed=id),
+        new_reader=lambda index: model.answers.reader(
+            prompt.text, separate=separate, seed=f"{id}/{index}", tools=tools
+        ),
         model=model.name,
         created=int(time.time()),
         fingerprint=info.fingerprint,
@@ -66,31 +78,30 @@ async def prepare_chat(
         metadata=wire.metadata,
         stream=bool(wire.stream),
         include_usage=include_usage(wire),
+        legacy_functions=toolset is not None and toolset.legacy,
+        ignored=output.ignored if output is not None else (),
     )
 
 
-def grammar(wire: ChatCompletionRequest) -> Grammar | None:
-    """The constraint that response_format and tools put on the output."""
-    form = wire.response_format
-    if form is not None and form.get("type") != "text":
-        raise UnsupportedField(
-            f"response_format of type {quote(form.get('type'))} is not supported; text is",
-            loc=("body", "response_format", "type"),
-        )
-    refuse_tools(wire)
-    return None
-
-
-def refuse_tools(wire: ChatCompletionRequest) -> None:
-    """No tools yet: an empty list, and a choice that needs none, ask for nothing."""
-    for name, value in (("tools", wire.tools), ("functions", wire.functions)):
-        if value:
-            raise UnsupportedField(f"{name} is not supported", loc=("body", name))
-    for name, choice in (("tool_choice", wire.tool_choice), ("function_call", wire.function_call)):
-        if choice not in (None, "none", "auto"):
-            raise InvalidRequest(
-                f"{name} is {quote(choice)}, but there are no tools", loc=("body", name)
-            )
+async def output_grammar(
+    wire: ChatCompletionRequest, model: ServedModel, toolset: Toolset | None, prompt: str
+) -> OutputGrammar | None:
+    """The constraint that response_format and tools put on the answer, compiled in a thread."""
+    form = read_response_format(wire.response_format)
+    if form is None and toolset is None:
+        return None
+    format, plan = model.format, None
+    if toolset is not None and toolset.callable:
+        plan = format.call_plan(toolset.callable, toolset.parallel)
+    wanted = Wanted(
+        form=form,
+        calls=plan,
+        must_call=toolset is not None and toolset.must_call,
+        banned=format.calls[0].triggers if toolset is not None and not toolset.callable else (),
+        thought=Thought.of(format, prompt),
+        content_open=format.learned.content_open,
+    )
+    return await asyncio.to_thread(model.constrain, wanted)
 
 
 def refuse_unserved(wire: ChatCompletionRequest) -> None:

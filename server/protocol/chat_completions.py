@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from server.protocol.messages import ChatMessage, ToolCall
+from server.protocol.messages import ChatMessage, FunctionCall, ToolCall
 from server.protocol.options import GenerationOptions
 
 
@@ -78,6 +78,7 @@ class AssistantMessage(Struct, kw_only=True):
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
+    function_call: FunctionCall | UnsetType = UNSET
     refusal: str | None = None
     annotations: list[Any] = []
 
@@ -146,6 +147,22 @@ class ChatCompletion(Struct, kw_only=True):
     timings: Timings
 
 
+class FunctionDelta(Struct, kw_only=True):
+    """The name comes once, the arguments in fragments to be joined."""
+
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class ToolCallDelta(Struct, kw_only=True):
+    """A fragment of the call number `index`; id and type come with the first one."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    function: FunctionDelta
+
+
 class Delta(Struct, kw_only=True):
     """What a chunk adds to the message of one choice."""
 
@@ -153,6 +170,8 @@ class Delta(Struct, kw_only=True):
     content: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    function_call: FunctionDelta | UnsetType = UNSET
     refusal: UnsetType | None = UNSET
 
 

@@ -9,6 +9,7 @@ from engine.errors import EngineError
 from engine.request import (
     Event,
     FinishReason,
+    Grammar,
     Request,
     RequestDone,
     RequestFailed,
@@ -85,6 +86,7 @@ class FakeEngine:
         self.hold = asyncio.Event()
         self.hold.set()
         self.requests: list[Request] = []
+        self.compiled: list[Grammar] = []
         self.cancelled: list[str] = []
         self.cancellation = asyncio.Event()
         self.submitted = asyncio.Event()
@@ -93,6 +95,12 @@ class FakeEngine:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         assert loop is asyncio.get_running_loop()
+
+    def enable_constraints(self, text_tokens: frozenset[int] = frozenset()) -> None:
+        self.text_tokens = text_tokens
+
+    def compile_grammar(self, grammar: Grammar) -> None:
+        self.compiled.append(grammar)
 
     def submit(self, request: Request) -> Stream:
         if self.refusal is not None:

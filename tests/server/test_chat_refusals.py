@@ -124,9 +124,8 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
 AUDIO = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
 FILE = {"type": "file", "file": {"file_id": "x"}}
 UNSERVED: list[tuple[dict[str, Any], str]] = [
-    ({"response_format": {"type": "json_object"}}, "response_format.type"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-    ({"functions": [{"name": "f"}]}, "functions"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
+    ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
     ({"store": True}, "store"),
     ({"fallbacks": ["other"]}, "fallbacks"),
     ({"prediction": {"type": "content", "content": "x"}}, "prediction"),

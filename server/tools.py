@@ -1,0 +1,129 @@
+"""tools and tool_choice, or functions and function_call: what may be called, what must be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from server.errors import InvalidRequest, Loc, UnsupportedField, quote
+from server.protocol.chat_completions import ChatCompletionRequest
+
+MAX_NAME_CHARS = 128
+
+
+class Toolset(Struct, frozen=True):
+    """The tools of one request."""
+
+    offered: tuple[dict[str, Any], ...] = ()
+    """Definitions in OpenAI's shape, for the template; empty where none may be called."""
+    callable: tuple[dict[str, Any], ...] = ()
+    """Those that may be called."""
+    must_call: bool = False
+    parallel: bool = True
+    legacy: bool = False
+    """The request speaks of functions: so does the answer."""
+
+
+def read_toolset(wire: ChatCompletionRequest) -> Toolset | None:
+    """None where the request has no tools. Raises InvalidRequest with the field's path."""
+    legacy = not wire.tools and bool(wire.functions)
+    choices = {"tool_choice": wire.tool_choice, "function_call": wire.function_call}
+    field, other = ("function_call", "tool_choice") if legacy else (*choices,)
+    choice = choices[field]
+    offered = [{"type": "function", "function": each} for each in wire.functions or ()]
+    offered = offered if legacy else list(wire.tools or ())
+    _refuse_choice(other, choices[other], "tools" if legacy else "functions")
+    if not offered:
+        _refuse_choice(field, choice, "tools")
+        return None
+    by_name = _by_name(offered, legacy)
+    parallel = wire.parallel_tool_calls is not False and not legacy
+    if choice == "none":
+        return Toolset(legacy=legacy)
+    names, must_call = _choice(choice, (*by_name,), ("body", field))
+    return Toolset(
+        tuple(by_name.values()), tuple(by_name[name] for name in names), must_call, parallel, legacy
+    )
+
+
+def _refuse_choice(field: str, choice: Any, missing: str) -> None:
+    if choice not in (None, "none", "auto"):
+        raise InvalidRequest(
+            f"{field} is {quote(choice)}, but there are no {missing}", loc=("body", field)
+        )
+
+
+def _by_name(tools: Sequence[Any], legacy: bool) -> dict[str, dict[str, Any]]:
+    """Each tool checked, in order, by the name of its function."""
+    by_name: dict[str, dict[str, Any]] = {}
+    for index, tool in enumerate(tools):
+        loc: Loc = ("body", "functions" if legacy else "tools", index)
+        if tool.get("type", "function") != "function":
+            raise UnsupportedField(
+                f"a tool of type {quote(tool['type'])} is not supported; function is",
+                loc=(*loc, "type"),
+            )
+        function = tool.get("function")
+        name = function.get("name") if isinstance(function, Mapping) else None
+        at = (*loc, "name") if legacy else (*loc, "function", "name")
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS:
+            raise InvalidRequest(
+                f"a function needs a name of 1 to {MAX_NAME_CHARS} characters, not {quote(name)}",
+                loc=at,
+            )
+        if name in by_name:
+            raise InvalidRequest(f"there are two functions of the name {quote(name)}", loc=at)
+        assert isinstance(function, Mapping)
+        parameters = function.get("parameters")
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise InvalidRequest(
+                f"parameters must be a JSON schema, but is {quote(parameters)}",
+                loc=(*at[:-1], "parameters"),
+            )
+        by_name[name] = {"type": "function", "function": dict(function)}
+    return by_name
+
+
+def _choice(choice: Any, names: tuple[str, ...], loc: Loc) -> tuple[tuple[str, ...], bool]:
+    """(functions that may be called, whether one must be)."""
+    if choice in (None, "auto"):
+        return names, False
+    if choice in ("required", "any"):
+        return names, True
+    if isinstance(choice, Mapping):
+        if choice.get("type") == "allowed_tools":
+            return _allowed(choice.get("allowed_tools", choice), names, loc)
+        function = choice.get("function", choice)
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if isinstance(name, str):
+            return (_known(name, names, loc),), True
+    raise InvalidRequest(
+        f"{loc[1]} must be none, auto, required, a function or allowed_tools, but is "
+        f"{quote(choice)}",
+        loc=loc,
+    )
+
+
+def _allowed(allowed: Any, names: tuple[str, ...], loc: Loc) -> tuple[tuple[str, ...], bool]:
+    listed = allowed.get("tools") if isinstance(allowed, Mapping) else None
+    mode = allowed.get("mode", "auto") if isinstance(allowed, Mapping) else None
+    if not isinstance(listed, list) or not listed or mode not in ("auto", "required"):
+        raise InvalidRequest(
+            "allowed_tools needs mode (auto or required) and a list of tools",
+            loc=(*loc, "allowed_tools"),
+        )
+    chosen = []
+    for tool in listed:
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else {}
+        chosen.append(_known(str(function.get("name")), names, loc))
+    return tuple(dict.fromkeys(chosen)), mode == "required"
+
+
+def _known(name: str, names: tuple[str, ...], loc: Loc) -> str:
+    if name not in names:
+        raise InvalidRequest(
+            f"{loc[1]} names {quote(name)}, but the functions are: {', '.join(names)}", loc=loc
+        )
+    return name
