@@ -39,6 +39,9 @@ class Goals(Protocol):
     def is_never(self, goal: Goal, depth: int = 3) -> bool:
         """Whether no value satisfies it, as far as `depth` levels tell."""
 
+    def texts(self, goal: Goal) -> frozenset[str] | None:
+        """The strings that satisfy it where those are few and nothing else does."""
+
 
 class Algebra:
     def __init__(self, goals: Goals) -> None:
@@ -108,7 +111,7 @@ class Algebra:
                 _merge(
                     self._minus(
                         a.objects, b.objects, self.object_complement, self.meet_objects,
-                        self.object_is_empty,
+                        self.object_is_empty, self.told_apart,
                     ),
                     ANY_OBJECT,
                 ),
@@ -122,12 +125,13 @@ class Algebra:
         complement: Callable[[T], list[T]],
         meet: Callable[[T, T], T | None],
         is_empty: Callable[[T], bool],
+        told_apart: Callable[[T, T], bool] | None = None,
     ) -> tuple[T, ...]:
         for gone in remove:
             kept: list[T] = []
             rest: list[T] | None = None
             for c in have:
-                shared = meet(c, gone)
+                shared = None if told_apart and told_apart(c, gone) else meet(c, gone)
                 if shared is None or is_empty(shared):
                     kept.append(c)
                     continue
@@ -233,6 +237,18 @@ class Algebra:
             low,
             high,
         )
+
+    def told_apart(self, a: ObjectConstraint, b: ObjectConstraint) -> bool:
+        """Whether a property that both require names their kind: a quick look before `meet`."""
+        if not (a.required and b.required):
+            return False
+        others = dict(b.props)
+        for name, goal in a.props:
+            if name in a.required and name in b.required and goal and others.get(name):
+                mine, theirs = self.goals.texts(goal), self.goals.texts(others[name])
+                if mine is not None and theirs is not None and not mine & theirs:
+                    return True
+        return False
 
     def object_complement(self, a: ObjectConstraint) -> list[ObjectConstraint]:
         out = [

@@ -42,6 +42,7 @@ class Expander:
         self._values: dict[Goal, Values] = {TRUE: EVERYTHING, FALSE: NOTHING}
         self._active: set[int] = set()
         self._never: dict[Goal, int] = {}
+        self._texts: dict[Goal, frozenset[str] | None] = {}
 
     # ------------------------------------------------------------------ goals
 
@@ -179,6 +180,18 @@ class Expander:
             )
         )
 
+    def texts(self, goal: Goal) -> frozenset[str] | None:
+        if goal in self._texts:
+            return self._texts[goal]
+        found = None
+        if not any(abs(literal) in self._active for literal in goal):
+            values = self.values(goal)
+            finite = all(c.values is not None for c in values.strings)
+            if finite and Values(strings=values.strings) == values:
+                found = frozenset(t for c in values.strings for t in c.values or ())
+        self._texts[goal] = found
+        return found
+
     def is_never(self, goal: Goal, depth: int = 3) -> bool:
         """False where `depth` levels do not tell."""
         if goal == TRUE:
@@ -188,7 +201,7 @@ class Expander:
         seen = self._never.get(goal)
         if seen is not None and (seen < 0 or seen >= depth):
             return seen < 0
-        if depth == 0 or any(literal in self._active for literal in goal):
+        if depth == 0 or any(abs(literal) in self._active for literal in goal):
             return False
         self._never[goal] = depth  # while it is being looked at it counts as possible
         shallow = _Shallow(self, depth - 1)
@@ -205,6 +218,9 @@ class _Shallow:
 
     def negate(self, goal: Goal) -> Goal:
         return self.expander.negate(goal)
+
+    def texts(self, goal: Goal) -> frozenset[str] | None:
+        return self.expander.texts(goal)
 
     def is_never(self, goal: Goal, depth: int = 3) -> bool:
         return self.expander.is_never(goal, min(depth, self.depth))

@@ -13,7 +13,7 @@ REPEAT_LIMIT = 2_000  # llama.cpp refuses larger minima and drops larger maxima
 GROUP_LIMIT = 40  # a repeated group with more symbols than this becomes a rule of its own
 
 
-def print_gbnf(root: Node, max_bytes: int = 4_000_000) -> str:
+def print_gbnf(root: Node, max_bytes: int = 1_000_000) -> str:
     """The text of the grammar; its start rule is `root`."""
     return _Printer(max_bytes).run(root)
 

@@ -14,7 +14,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "[": "[", "]"
 _HEX = {"x": 2, "u": 4, "U": 8}
 MAX_REPEAT = 100_000
 MAX_NESTING = 60
-MAX_CHARACTERS = 500_000
+MAX_CHARACTERS = 1_000_000
 
 
 def parse(text: str) -> Node:

@@ -17,7 +17,7 @@ from .gbnf import identifier
 from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
 
 
-def print_lark(root: Node, max_bytes: int = 4_000_000) -> str:
+def print_lark(root: Node, max_bytes: int = 1_000_000) -> str:
     """The text of the grammar; its start rule is `start`."""
     return _Printer(max_bytes).run(root)
 

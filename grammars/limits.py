@@ -15,7 +15,7 @@ class Limits:
     pattern_length: int = 5_000  # characters in one regular expression
     counters: int = 3_000  # states of one array or object that counts
     rules: int = 20_000  # rules in one grammar
-    text_bytes: int = 4_000_000  # printed GBNF
+    text_bytes: int = 1_000_000  # printed GBNF
     seconds: float = 5.0
 
 

@@ -1,5 +1,7 @@
 """Keywords of arrays."""
 
+# ruff: noqa: E501 - rows of tables
+
 import pytest
 
 from tests.grammars.support import check, refused

@@ -17,7 +17,10 @@ TOOLS = {
                 "arguments": {
                     "type": "object",
                     "properties": {
-                        f"argument_{t}_{i}": {"type": "string", "description": "what it is for " * 6}
+                        f"argument_{t}_{i}": {
+                            "type": "string",
+                            "description": "what it is for " * 6,
+                        }
                         for i in range(12)
                     },
                     "required": [f"argument_{t}_0"],
@@ -46,7 +49,9 @@ TOOLS = {
 def test_one_schema(schema):
     compiled = grammars.compile(schema)
     assert len(compiled.gbnf) < 64_000 and len(compiled.lark) < 64_000
-    bounds = [int(n) for pair in re.findall(r"\{(\d+)(?:,(\d+))?\}", compiled.gbnf) for n in pair if n]
+    bounds = [
+        int(n) for pair in re.findall(r"\{(\d+)(?:,(\d+))?\}", compiled.gbnf) for n in pair if n
+    ]
     assert all(bound <= 2_000 for bound in bounds)
 
 
@@ -69,7 +74,9 @@ def test_factored_bounds_are_exact(low, high):
 
 
 def test_a_hundred_optional_properties():
-    judges = Judges(grammars.compile({"type": "object", "properties": PROPS, "additionalProperties": False}))
+    judges = Judges(
+        grammars.compile({"type": "object", "properties": PROPS, "additionalProperties": False})
+    )
     for names in (["property_0"], ["property_3", "property_50", "property_99"], [], list(PROPS)):
         assert judges.judge(dumps(dict.fromkeys(names, "x"))) == DONE
     assert judges.judge('{"property_5": "", "property_4": ""}') != DONE

@@ -1,5 +1,7 @@
 """allOf, anyOf, oneOf, not, if/then/else, references."""
 
+# ruff: noqa: E501 - rows of tables
+
 import pytest
 
 from tests.grammars.support import check, refused
@@ -80,7 +82,10 @@ def test_a_dynamic_reference_sees_who_extends_it():
         "$id": "http://x/tree",
         "$dynamicAnchor": "node",
         "type": "object",
-        "properties": {"data": True, "children": {"type": "array", "items": {"$dynamicRef": "#node"}}},
+        "properties": {
+            "data": True,
+            "children": {"type": "array", "items": {"$dynamicRef": "#node"}},
+        },
     }
     strict = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -1,5 +1,7 @@
 """Text and JSON in one grammar, the cache, and what importing costs."""
 
+# ruff: noqa: E501 - rows of tables
+
 import subprocess
 import sys
 

@@ -35,7 +35,11 @@ def suite(request):
         files = {}
         for member in archive.getmembers():
             parts = member.name.split("/")
-            if parts[1:3] == ["json", "tests"] and parts[3] in DRAFTS and member.name.endswith(".json"):
+            if (
+                parts[1:3] == ["json", "tests"]
+                and parts[3] in DRAFTS
+                and member.name.endswith(".json")
+            ):
                 text = archive.extractfile(member).read().decode()
                 files["/".join(parts[3:])] = json.loads(text)
     return files
@@ -53,7 +57,10 @@ def _verdict(name, group):
     """ok, refused or narrow (no valid instance is accepted); asserts that nothing invalid is."""
     schema = group["schema"]
     if isinstance(schema, dict):
-        schema = {"$schema": f"https://json-schema.org/draft/{name.split('/')[0][5:]}/schema", **schema}
+        schema = {
+            "$schema": f"https://json-schema.org/draft/{name.split('/')[0][5:]}/schema",
+            **schema,
+        }
         if name.startswith("draft7"):
             schema["$schema"] = "http://json-schema.org/draft-07/schema#"
     valid = [t for t in group["tests"] if t["valid"]]

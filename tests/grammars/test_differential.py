@@ -1,5 +1,7 @@
 """One language, three engines: llama.cpp on the GBNF, llguidance on the Lark, and our matcher."""
 
+# ruff: noqa: E501 - rows of tables
+
 import importlib.util
 import json
 import random
@@ -34,9 +36,7 @@ SCHEMAS = [
 
 def _jobs():
     rng = random.Random(11)
-    schemas = list(SCHEMAS)
-    for number in range(60):
-        schemas.append(RandomSchemas(f"differential/{number}").root())
+    schemas = [*SCHEMAS, *(RandomSchemas(f"differential/{n}").root() for n in range(60))]
     for schema in schemas:
         try:
             compiled = grammars.compile(schema)

@@ -1,5 +1,7 @@
 """Formats: what is accepted is valid, what is common is accepted."""
 
+# ruff: noqa: E501 - rows of tables
+
 import pytest
 
 import grammars

@@ -1,11 +1,13 @@
 """Users' own grammars."""
 
+# ruff: noqa: E501 - rows of tables
+
 import pytest
 
 import grammars
 from tests.grammars.support import DEAD, DONE, OPEN, Judges
 
-JSON = r'''
+JSON = r"""
 # the usual grammar
 root   ::= object
 value  ::= object | array | string | number | ("true" | "false" | "null") ws
@@ -14,7 +16,7 @@ array  ::= "[" ws ( value ("," ws value)* )? "]" ws
 string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws
 number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws
 ws ::= | " " | "\n" [ \t]{0,20}
-'''
+"""
 
 
 @pytest.mark.parametrize(

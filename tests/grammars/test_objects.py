@@ -1,5 +1,7 @@
 """Keywords of objects."""
 
+# ruff: noqa: E501 - rows of tables
+
 import pytest
 
 from tests.grammars.support import check, refused
@@ -63,10 +65,16 @@ def test_counts(schema, accepted, rejected):
     [
         ({"dependentRequired": {"a": ["b"]}}, ["{}", '{"b": 1}', '{"a": 1, "b": 1}'], ['{"a": 1}']),
         ({"dependencies": {"a": ["b"]}}, ["{}", '{"b": 1}', '{"a": 1, "b": 1}'], ['{"a": 1}']),
-        ({"dependentSchemas": {"a": {"properties": {"b": INT}, "required": ["b"]}}, **AB},
-         ['{"b": "x"}', "{}"], ['{"a": 1}', '{"a": 1, "b": "x"}']),
-        ({"dependencies": {"a": {"required": ["c"]}}, "properties": {"a": INT, "c": INT}},
-         ['{"a": 1, "c": 2}', '{"c": 2}'], ['{"a": 1}']),
+        (
+            {"dependentSchemas": {"a": {"properties": {"b": INT}, "required": ["b"]}}, **AB},
+            ['{"b": "x"}', "{}"],
+            ['{"a": 1}', '{"a": 1, "b": "x"}'],
+        ),
+        (
+            {"dependencies": {"a": {"required": ["c"]}}, "properties": {"a": INT, "c": INT}},
+            ['{"a": 1, "c": 2}', '{"c": 2}'],
+            ['{"a": 1}'],
+        ),
     ],
 )
 def test_dependencies(schema, accepted, rejected):
@@ -80,10 +88,16 @@ def test_dependencies(schema, accepted, rejected):
     [
         ({"not": {"required": ["a"]}}, ["{}", '{"b": 1}'], ['{"a": 1}', '{"b": 1, "a": 1}']),
         ({"not": {"properties": {"a": INT}}}, ['{"a": ""}'], ["{}", '{"a": 1}', '{"b": 1}']),
-        ({"not": {"additionalProperties": INT}}, ['{"x": ""}', '{"a": 1, "x": ""}'],
-         ["{}", '{"x": 1}']),
-        ({"not": {"patternProperties": {"^x": INT}}}, ['{"x": ""}', '{"b": 1, "xy": ""}'],
-         ['{"x": 1}', '{"y": ""}']),
+        (
+            {"not": {"additionalProperties": INT}},
+            ['{"x": ""}', '{"a": 1, "x": ""}'],
+            ["{}", '{"x": 1}'],
+        ),
+        (
+            {"not": {"patternProperties": {"^x": INT}}},
+            ['{"x": ""}', '{"b": 1, "xy": ""}'],
+            ['{"x": 1}', '{"y": ""}'],
+        ),
         ({"not": {"propertyNames": {"maxLength": 1}}}, ['{"ab": 1}'], ["{}", '{"a": 1}']),
     ],
 )

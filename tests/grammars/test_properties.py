@@ -1,5 +1,7 @@
 """Random schemas and values: valid ones are accepted in declared order, mutated ones are not."""
 
+# ruff: noqa: E501 - rows of tables
+
 import json
 import os
 import random
@@ -73,13 +75,17 @@ def in_order(schema, value):
             props = branch.get("properties", {})
             if is_valid(branch, value) and "anyOf" not in branch:
                 return {n: in_order(props[n], value[n]) for n in props if n in value} or value
-        return next((in_order(b, value) for b in schema.get("anyOf", []) if is_valid(b, value)), value)
+        return next(
+            (in_order(b, value) for b in schema.get("anyOf", []) if is_valid(b, value)), value
+        )
     if isinstance(value, list):
         branches = [b for b in [schema, *schema.get("anyOf", [])] if is_valid(b, value)]
         items = next((b["items"] for b in branches if "items" in b), None)
         if items is not None:
             return [in_order(items, v) for v in value]
-        return next((in_order(b, value) for b in branches if "anyOf" in b and b is not schema), value)
+        return next(
+            (in_order(b, value) for b in branches if "anyOf" in b and b is not schema), value
+        )
     return value
 
 
@@ -133,7 +139,9 @@ class RandomSchemas:
         return self.rng.choice(["a", "b", "ab", "", "x y", 'q"', "é"])
 
     def value(self):
-        return self.rng.choice([None, True, 0, -1, 2.5, 1e20, "", "ab", 'q"\n', [], [1, "a"], {}, {"a": 1}])
+        return self.rng.choice(
+            [None, True, 0, -1, 2.5, 1e20, "", "ab", 'q"\n', [], [1, "a"], {}, {"a": 1}]
+        )
 
     def several(self, depth):
         return [self.schema(depth) for _ in range(self.rng.randrange(1, 4))]

@@ -1,5 +1,7 @@
 """What is no schema, what is too much, and that every refusal says where."""
 
+# ruff: noqa: E501 - rows of tables
+
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -34,7 +36,11 @@ def test_no_schema(schema, path, keyword):
 @pytest.mark.parametrize(
     ("schema", "path", "keyword"),
     [
-        ({"properties": {"a": {"type": "string", "pattern": r"(a)\1"}}}, "$.properties.a", "pattern"),
+        (
+            {"properties": {"a": {"type": "string", "pattern": r"(a)\1"}}},
+            "$.properties.a",
+            "pattern",
+        ),
         ({"patternProperties": {"(": {}}}, "$", "pattern"),
         ({"items": {"enum": [float("inf")]}, "type": "array"}, "$.items", ""),
         ({"const": "\ud800"}, "$", ""),

@@ -1,5 +1,7 @@
 """Types, enum, const, numbers and strings."""
 
+# ruff: noqa: E501 - rows of tables
+
 import pytest
 
 from tests.grammars.support import check, refused

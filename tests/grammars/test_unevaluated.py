@@ -1,5 +1,7 @@
 """unevaluatedProperties and unevaluatedItems."""
 
+# ruff: noqa: E501 - rows of tables
+
 import pytest
 
 from tests.grammars.support import check
