@@ -186,7 +186,7 @@ def learn(template: ChatTemplate) -> Learned:
         content_tail=content_tail,
         ends=tuple(dict.fromkeys(e for e in ends if e)),
         calls=calls,
-        restart=header.strip() if not last_end and "<" in header else "",
+        restart=header.strip() if not last_end and len(core(header)) > 3 else "",
         calls_learned=bool(calls),
         channels=_channels(thought, content_open, calls),
         switch=probes.switch,

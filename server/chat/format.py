@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from server.chat.channels import ChannelParser
 from server.chat.discovery import Learned, learn, opening_of, without_empty_thought
@@ -15,7 +16,7 @@ from server.chat.messages import normalize
 from server.chat.parser import OutputParser
 from server.chat.plan import CallPlan, call_plan, special_markers
 from server.chat.stated import GENERIC, stated_syntaxes
-from server.chat.syntax import CallSyntax, Lexer, core, shared_beginning
+from server.chat.syntax import CallSyntax, Lexer, ThoughtSyntax, core, shared_beginning
 from server.chat.template import ChatTemplate
 from server.chat.traits import NAME, USER, Message, probe_tool
 from server.chat.writer import write_calls
@@ -46,6 +47,24 @@ class ChatFormat(Struct, frozen=True):
         if not calls:
             calls, calls_from = (GENERIC,), "generic"
         return cls(template, learned, calls, calls_from, _markup(learned, calls))
+
+    def overridden(
+        self,
+        *,
+        thought: tuple[str, str] | None = None,
+        generic_calls: bool = False,
+        ends: Sequence[str] = (),
+    ) -> "ChatFormat":
+        """The format with what its user knows better: where a thought opens and closes, calls in
+        the generic format whatever the template prints, further texts that end a turn.
+        """
+        learned = self.learned
+        if thought is not None:
+            learned = replace(learned, thought=ThoughtSyntax(*thought))
+        learned = replace(learned, ends=tuple(dict.fromkeys([*learned.ends, *ends])))
+        calls = (GENERIC,) if generic_calls else self.calls
+        calls_from = "generic" if generic_calls else self.calls_from
+        return ChatFormat(self.template, learned, calls, calls_from, _markup(learned, calls))
 
     @property
     def prints_tools(self) -> bool:

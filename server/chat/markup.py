@@ -32,6 +32,9 @@ class Markup:
         self.channels = channels
         self.bare = () if channels else tuple(c for c in calls if not c.triggers)
         self.triggers = frozenset(() if channels else (t for c in calls for t in c.triggers))
+        bare = [c.first_open + c.pieces[0].text for c in self.bare if c.pieces]
+        begins = (*self.triggers, *bare, "" if header else self.thought_trigger)
+        self.resumptions = tuple(filter(None, map(core, begins)))
         self.content_name = self._content_by_name()
         self._prose = (
             *ends,

@@ -153,12 +153,12 @@ class OutputParser:
         if not cursor.skip_space():
             return False
         found, end = cursor.match(markup.header) if markup.header else (Match.NO, 0)
-        # Some templates end the turn behind each call, and go on with another call.
-        again = [cursor.match(core(trigger))[0] for trigger in markup.triggers]
+        # Some templates end the turn behind each call, and go on without a header.
+        again = [cursor.match(core(opening))[0] for opening in markup.resumptions]
         if found is Match.FULL or Match.FULL in again:
             self.ended = False
             cursor.position = end if found is Match.FULL else cursor.position
-            self._state = self._part if found is Match.FULL else self._in_text
+            self._state = self._part
             return True
         if Match.PARTIAL in (found, *again) and not cursor.final:
             return False

@@ -6,6 +6,7 @@ whitespace left out (`core`), because models are less exact about it than templa
 
 import itertools
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import Struct
@@ -13,6 +14,7 @@ from msgspec import Struct
 Style = Literal["json_object", "name_then_json", "parameters", "python", "keyed"]
 Slot = Literal["name", "id", "index", "arguments"]
 
+_LONGEST_OPENING = 2000
 _SPACE = re.compile(r"\s+")
 _BRACKETS = r"\[/?[A-Z][A-Z_ ]+\]"
 _ATOM = rf"<[^<>\n]*>?|{_BRACKETS}|\s+|[^<\[\s]+|\["
@@ -83,15 +85,23 @@ class CallSyntax(Struct, frozen=True):
 
     def opening_start(self, text: str) -> int:
         """Where the opening of a turn's first call starts, whose name follows on `text`; or -1."""
-        lead = ""
+        tail = text[-_LONGEST_OPENING:]
+        for opening in (self.first_open, self.call_open):
+            parts = filter(None, (_loosely(opening), *self._before_name()))
+            pattern = r"\s*".join(parts)
+            found = re.search(pattern + r"\s*$", tail) if pattern else None
+            if found:
+                start = len(text) - len(tail) + found.start()
+                space = opening[: len(opening) - len(opening.lstrip())]
+                return start - len(space) if text[:start].endswith(space) else start
+        return max((text.rfind(trigger) for trigger in self.triggers), default=-1)
+
+    def _before_name(self) -> Iterator[str]:
+        """Patterns of the pieces that stand before the name."""
         for piece in self.pieces:
-            if piece.slot is not None:
-                break
-            lead += piece.text
-        openings = [self.first_open + lead, self.call_open + lead]
-        found = [len(text) - len(o) for o in openings if core(o) and text.endswith(o)]
-        nearest = max((text.rfind(trigger) for trigger in self.triggers), default=-1)
-        return min(found, default=nearest)
+            if piece.slot == "name":
+                return
+            yield r"\s*[\w.:-]+" if piece.slot else _loosely(piece.text)
 
     def between(self, before: Slot, after: Slot) -> str:
         """The literal text between two neighbouring slots ("" where they are no neighbours)."""
@@ -119,6 +129,11 @@ class ChannelSyntax(Struct, frozen=True):
     thought: str
     content: str
     recipient: str  # stands before a function's name in the header of a call
+
+
+def _loosely(text: str) -> str:
+    """A pattern for a literal without regard to whitespace."""
+    return "".join(r"\s*" + re.escape(char) for char in core(text)).removeprefix(r"\s*")
 
 
 def core(text: str) -> str:

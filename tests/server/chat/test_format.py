@@ -122,6 +122,17 @@ def test_shapes_that_a_template_only_suggests(listed: str, written: str) -> None
     assert plain(parsed(stated, written))["calls"] == [("now", {})]
 
 
+def test_a_user_may_know_better() -> None:
+    better = form("tags").overridden(thought=("<mull>", "</mull>"), ends=("<|halt|>",))
+    seen = parsed(better, "<mull>Hm.</mull>Yes.<|halt|>No.", prompt="")
+    assert plain(seen) == {"content": "Yes.", "thought": "Hm.", "calls": []}
+    generic = form("brackets").overridden(generic_calls=True)
+    assert generic.calls_from == "generic"
+    assert plain(parsed(generic, generic.write_calls(TURNS["empty"]["tool_calls"])))["calls"] == [
+        ("now", {})
+    ]
+
+
 def plan(name: str, parallel: bool = True) -> CallPlan:
     return form(name).call_plan(TOOLS[:1], parallel)
 
