@@ -154,7 +154,8 @@ class EngineCore:
         sequence.sampler.adjust(row)
         if sequence.constraint is not None:
             sequence.constraint.restrict(row)
-        token = sequence.sampler.sample(row)
+        due = sequence.thought.next() if sequence.thought is not None else None
+        token = sequence.sampler.sample(row) if due is None else due
         return token, self._logprob(token, raw) if raw else None
 
     def _logprob(self, token: int, raw: RawLogprobs) -> TokenLogprob:
@@ -173,6 +174,8 @@ class EngineCore:
             sequence.finish_reason = FinishReason.STOP
             return token
         sequence.output.push(token, logprob)
+        if sequence.thought is not None:
+            sequence.thought.push(self._vocabulary.token_bytes(token).decode("utf-8", "replace"))
         if sequence.output.stop_string is not None:
             sequence.finish_reason = FinishReason.STOP
             return sequence.output.stop_string

@@ -58,6 +58,18 @@ class Grammar(Struct, frozen=True):
     lark: str
 
 
+class ThoughtBudget(Struct, frozen=True):
+    """A thought is closed once it has taken `tokens`."""
+
+    tokens: int
+    close: list[int]
+    """The tokens that close it."""
+    marker: str
+    """The text by which a thought that closes by itself is known."""
+    open: str = ""
+    """The text that opens a thought; "" where the prompt has opened it."""
+
+
 class Request(Struct, frozen=True, kw_only=True):
     """One prompt and what to generate from it."""
 
@@ -79,6 +91,7 @@ class Request(Struct, frozen=True, kw_only=True):
     grammar: Grammar | None = None
     special_tokens: frozenset[int] = frozenset()
     """Control tokens whose text is part of the output; the text of all others is left out."""
+    thought: ThoughtBudget | None = None
     priority: Priority = Priority.NORMAL
     user: str = ""
     """Key of the fair share: waiting requests of different users are admitted in turn."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from engine.output import OutputText
 from engine.request import FinishReason, Request
 from engine.sampler import Sampler
+from engine.thought import ThoughtLimit
 from engine.vocab_math import Row
 
 
@@ -51,8 +52,9 @@ class Sequence:
         self.tokens = list(group.request.prompt)
         self.n_computed = 0
         self.output = output
-        self.constraint = constraint
         request = group.request
+        self.constraint = constraint
+        self.thought = ThoughtLimit(request.thought) if request.thought is not None else None
         self.sampler = Sampler(request.sampling, request.prompt, index)
         self.finish_reason: FinishReason | None = None
 

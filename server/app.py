@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.chat import ChatCompletions
+from server.api.grammar import GrammarTool
 from server.api.health import Health
 from server.api.model_list import ModelList
 from server.api.text import TextTools
@@ -39,6 +40,7 @@ def create_app(config: ServerConfig, models: Models) -> Starlette:
         ChatCompletions(config, models),
         ModelList(models),
         TextTools(config, models),
+        GrammarTool(config),
         Health(models),
     )
     return Starlette(

@@ -84,9 +84,9 @@ def read_response_format(wire: Mapping[str, Any] | None) -> ResponseFormat | Non
     nested = wire.get("json_schema")
     if isinstance(nested, Mapping) and "schema" in nested:
         loc: Loc = (*FORMAT_LOC, "json_schema", "schema")
-        return _schema_format(nested["schema"], loc)
+        return schema_format(nested["schema"], loc)
     if "schema" in wire:
-        return _schema_format(wire["schema"], (*FORMAT_LOC, "schema"))
+        return schema_format(wire["schema"], (*FORMAT_LOC, "schema"))
     if kind == "json_object":
         return ResponseFormat(kind, None, FORMAT_LOC)
     raise InvalidRequest(
@@ -106,7 +106,8 @@ def _text(wire: Mapping[str, Any], field: str) -> str:
     return value
 
 
-def _schema_format(schema: Any, loc: Loc) -> ResponseFormat:
+def schema_format(schema: Any, loc: Loc) -> ResponseFormat:
+    """The format of a bare schema, which stands at `loc`. Raises InvalidRequest."""
     if not isinstance(schema, dict | bool):
         raise InvalidRequest(f"a schema is an object, but this is {quote(schema)}", loc=loc)
     return ResponseFormat("json_schema", schema, loc)

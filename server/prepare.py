@@ -11,7 +11,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from engine.errors import ContextLengthExceeded
-from engine.request import Grammar, Priority, Request, SamplingParams
+from engine.request import Grammar, Priority, Request, SamplingParams, ThoughtBudget
 from server.errors import InvalidRequest, quote
 from server.protocol.options import GenerationOptions
 
@@ -48,6 +48,7 @@ RANGES = {
     "repetition_penalty": Range(0, 2, open_low=True),
     "n": Range(1, 128),
     "top_logprobs": Range(0, 20),
+    "reasoning_budget": Range(0, None),
 }
 CHOICES = {
     "context_length_exceeded_behavior": ("truncate", "error"),
@@ -100,6 +101,7 @@ def request(
     logprobs: int | None = None,
     grammar: Grammar | None = None,
     special_tokens: frozenset[int] = frozenset(),
+    thought: ThoughtBudget | None = None,
 ) -> Request:
     """The engine's request for `prompt`, in a context of `context` tokens.
 
@@ -119,6 +121,7 @@ def request(
         logprobs=logprobs,
         grammar=grammar,
         special_tokens=special_tokens,
+        thought=thought,
         priority=_PRIORITIES.get(options.service_tier or "", Priority.NORMAL),
         user=fair_share_key(options, client),
         cache_key=options.prompt_cache_key or "",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from engine.request import Request
+from engine.request import Request, ThoughtBudget
 from server import conversation, prepare
 from server.answers import ChoiceReader
 from server.config import ServerConfig
@@ -19,7 +19,7 @@ from server.models import ServedModel
 from server.protocol.chat_completions import ChatCompletionRequest
 from server.tools import Toolset, read_toolset
 
-UNSERVED = ("prediction", "fallbacks", "audio", "web_search_options", "reasoning_budget", "store")
+UNSERVED = ("prediction", "fallbacks", "audio", "web_search_options", "store")
 """Fields that are refused unless they are null, false or an empty list."""
 
 
@@ -67,6 +67,7 @@ async def prepare_chat(
             logprobs=top_logprobs(wire),
             grammar=output.grammar if output is not None else None,
             special_tokens=model.answers.special_tokens(tools),
+            thought=thought_budget(wire, model, prompt.text),
         ),
         new_reader=lambda index: model.answers.reader(
             prompt.text, separate=separate, seed=f"{id}/{index}", tools=tools
@@ -80,6 +81,21 @@ async def prepare_chat(
         include_usage=include_usage(wire),
         legacy_functions=toolset is not None and toolset.legacy,
         ignored=output.ignored if output is not None else (),
+    )
+
+
+def thought_budget(
+    wire: ChatCompletionRequest, model: ServedModel, prompt: str
+) -> ThoughtBudget | None:
+    """None without a limit, and for models that do not think: they keep any budget."""
+    thought = Thought.of(model.format, prompt)
+    if wire.reasoning_budget is None or thought is None:
+        return None
+    return ThoughtBudget(
+        tokens=wire.reasoning_budget,
+        close=model.engine.tokenizer.encode(thought.close),
+        marker=thought.close.strip(),
+        open="" if thought.begun else thought.open.strip(),
     )
 
 

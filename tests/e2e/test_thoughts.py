@@ -95,6 +95,26 @@ def test_reasoning_tokens_are_counted(client: OpenAI) -> None:
     assert usage.completion_tokens_details.reasoning_tokens == 0
 
 
+def test_a_budget_closes_the_thought(client: OpenAI) -> None:
+    answer = ask(client, reasoning_budget=5, max_tokens=30, ignore_eos=True)
+    message, usage = answer.choices[0].message, answer.usage
+    assert message.content
+    assert message.model_extra["reasoning_content"]
+    assert 5 <= usage.completion_tokens_details.reasoning_tokens <= 12
+    content, thought = parts(client, reasoning_budget=0, max_tokens=10)
+    assert content
+    assert thought is None
+
+
+def test_a_schema_holds_from_where_the_thought_closes(client: OpenAI) -> None:
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    schema["additionalProperties"] = False
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    content, thought = parts(client, response_format=form, reasoning_budget=8, max_tokens=60)
+    assert thought
+    assert content in ('{"ok": true}', '{"ok": false}')
+
+
 def test_thought_in_the_stream(client: OpenAI) -> None:
     chunks = list(ask_stream(client))
     deltas = [chunk.choices[0].delta for chunk in chunks]

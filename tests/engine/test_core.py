@@ -15,6 +15,7 @@ from engine.request import (
     RequestDone,
     RequestFailed,
     SamplingParams,
+    ThoughtBudget,
     Usage,
 )
 from engine.vocab_math import Row
@@ -303,6 +304,22 @@ def test_forced_tokens_cost_no_step_of_their_own(logprobs: int | None) -> None:
     assert answer.end.usage.completion_tokens == 18
     longest = max(len(span.tokens) for batch in runner.batches[1:] for span in batch.spans)
     assert longest == (3 if logprobs is None else 1)
+
+
+@pytest.mark.parametrize("open_", ["", "A"])
+def test_a_spent_budget_closes_the_thought(open_: str) -> None:
+    """The fake model never closes one by itself: `[` is token 27."""
+    begin = SamplingParams(temperature=0, logit_bias={1: 100.0})
+    budget = ThoughtBudget(3, [27, 28], "[", open_)
+    harness = Harness(make_core(FakeRunner()))
+    thinks = harness.add(request("a", [5], 9, thought=budget, sampling=begin))
+    spent = harness.add(request("b", [5], 4, thought=ThoughtBudget(0, [27], "["), logprobs=0))
+    plain = harness.add(request("c", [5], 9, thought=ThoughtBudget(0, [27], "[", "<think>")))
+    harness.run()
+    assert thinks.texts == {0: "AAA[\\AAAA"}
+    assert spent.texts[0][0] == "["
+    assert len(spent.logprobs[0]) == 4
+    assert plain.texts == {0: continuation([5], 9)}
 
 
 def test_max_tokens_and_stops_cut_forced_tokens() -> None:

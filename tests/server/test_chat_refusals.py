@@ -129,7 +129,6 @@ UNSERVED: list[tuple[dict[str, Any], str]] = [
     ({"store": True}, "store"),
     ({"fallbacks": ["other"]}, "fallbacks"),
     ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
-    ({"reasoning_budget": 0}, "reasoning_budget"),
     ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
     ({"web_search_options": {}}, "web_search_options"),
     ({"modalities": ["text", "audio"]}, "modalities[1]"),
