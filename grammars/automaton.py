@@ -122,27 +122,61 @@ def trim(a: Automaton) -> Automaton:
 
 
 def minimize(a: Automaton) -> Automaton:
-    """Merge equal states (partition refinement by signature), then equal parts."""
-    a = trim(a)
-    block = [int(ok) for ok in a.accept]
-    count = len(set(block))
-    while True:
-        signatures: dict[tuple[int, ...], int] = {}
-        new = []
-        for state, row in enumerate(a.delta):
-            key = (block[state], *[block[t] if t >= 0 else -1 for t in row])
-            new.append(signatures.setdefault(key, len(signatures)))
-        block = new
-        if len(signatures) == count:
-            break
-        count = len(signatures)
-    first: dict[int, int] = {}
-    for state, number in enumerate(block):
-        first.setdefault(number, state)
+    """Merge equal states by partition refinement, then equal parts.
+
+    In each round only states whose successors changed blocks are looked at: the others of their
+    block still agree with each other, so one of them stands for all.
+    """
+    a = merge_parts(trim(a))
+    before: list[list[int]] = [[] for _ in a.delta]
+    for state, row in enumerate(a.delta):
+        for target in set(row):
+            if target >= 0:
+                before[target].append(state)
+    block = [int(ok != a.accept[0]) for ok in a.accept]
+    members = {b: {s for s, own in enumerate(block) if own == b} for b in set(block)}
+    block.append(-1)  # where delta's -1 points to
+    dirty = set(range(len(a.delta)))
+    while dirty:
+        touched: dict[int, list[int]] = {}
+        for state in dirty:
+            touched.setdefault(block[state], []).append(state)
+        splits = [_split(a, block, members[b], states) for b, states in touched.items()]
+        dirty = set()
+        for group in (g for split in splits for g in split):
+            number = len(members)
+            members[block[group[0]]].difference_update(group)
+            members[number] = set(group)
+            for state in group:
+                block[state] = number
+                dirty.update(before[state])
+    return _quotient(a, block)
+
+
+def _split(a: Automaton, block: list[int], members: set[int], states: list[int]) -> list[list[int]]:
+    """The groups that leave their block; the largest, or those not looked at, keep it."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for state in states:
+        groups.setdefault(tuple([block[t] for t in a.delta[state]]), []).append(state)
+    if len(states) < len(members):
+        looked_at = set(states)
+        other = next(s for s in members if s not in looked_at)
+        groups.pop(tuple([block[t] for t in a.delta[other]]), None)
+        return list(groups.values())
+    return sorted(groups.values(), key=len)[:-1]
+
+
+def _quotient(a: Automaton, block: list[int]) -> Automaton:
+    number: dict[int, int] = {}
+    first: list[int] = []
+    for state in range(len(a.delta)):  # trimmed, so the start comes first
+        if block[state] not in number:
+            number[block[state]] = len(first)
+            first.append(state)
     delta = tuple(
-        tuple(block[t] if t >= 0 else -1 for t in a.delta[first[b]]) for b in range(count)
+        tuple(number[block[t]] if t >= 0 else -1 for t in a.delta[state]) for state in first
     )
-    return merge_parts(Automaton(a.parts, delta, tuple(a.accept[first[b]] for b in range(count))))
+    return merge_parts(Automaton(a.parts, delta, tuple(a.accept[s] for s in first)))
 
 
 def merge_parts(a: Automaton) -> Automaton:
@@ -167,12 +201,14 @@ def combine(
 
     The states of the automata in `needed` must be alive, else the whole is dead.
     """
+    if len(automata) == 2:
+        return _pair(automata[0], automata[1], final, limit, needed)
     parts, columns = _common_parts(automata)
     moves = [
         [tuple(row[c] if c >= 0 else -1 for c in cols) for row in a.delta]
         for a, cols in zip(automata, columns, strict=True)
     ]
-    width, count = len(parts), len(automata)
+    width = len(parts)
 
     def follow(state: tuple[int, ...]) -> Iterator[tuple[int, ...] | None]:
         rows = [moves[i][s] if s >= 0 else None for i, s in enumerate(state)]
@@ -185,7 +221,45 @@ def combine(
         accepts = [s >= 0 and automata[i].accept[s] for i, s in enumerate(state)]
         return final(accepts)
 
-    return explore(parts, (0,) * count, follow, ends, limit)
+    return explore(parts, (0,) * len(automata), follow, ends, limit)
+
+
+def _pair(
+    a: Automaton,
+    b: Automaton,
+    final: Callable[[list[bool]], bool],
+    limit: int,
+    needed: frozenset[int],
+) -> Automaton:
+    """`combine` for two, with both states in one number and rows at once."""
+    parts, (left, right) = _common_parts([a, b])
+    size = len(b.delta) + 1
+    rows_a = [[row[c] if c >= 0 else -1 for c in left] for row in a.delta]
+    rows_b = [[row[c] if c >= 0 else -1 for c in right] for row in b.delta]
+    rows_a.append([-1] * len(parts))
+    rows_b.append([-1] * len(parts))
+    need_a, need_b = 0 in needed, 1 in needed
+    index: dict[int, int] = {0: 0}
+    queue = [0]
+    delta: list[tuple[int, ...]] = []
+    for state in queue:
+        out = []
+        for s, t in zip(rows_a[state // size], rows_b[state % size], strict=True):
+            if (s < 0 and (need_a or t < 0)) or (t < 0 and need_b):
+                out.append(-1)
+                continue
+            key = (s if s >= 0 else len(a.delta)) * size + (t if t >= 0 else size - 1)
+            number = index.get(key)
+            if number is None:
+                number = index[key] = len(queue)
+                queue.append(key)
+            out.append(number)
+        delta.append(tuple(out))
+        if len(queue) > limit:
+            raise LimitExceeded("", "", "states", f"an automaton needs over {limit}")
+    ends_a, ends_b = (*a.accept, False), (*b.accept, False)
+    accept = tuple(final([ends_a[s // size], ends_b[s % size]]) for s in queue)
+    return minimize(Automaton(tuple(parts), tuple(delta), accept))
 
 
 def _common_parts(automata: list[Automaton]) -> tuple[list[CharSet], list[list[int]]]:

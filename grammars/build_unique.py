@@ -7,6 +7,7 @@ they are listed. Otherwise the items must come in an order that shows them disti
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from . import automaton, distinct, nodes, numbers, patterns, strings
@@ -118,7 +119,7 @@ def _growing(b: Builder, goal: Goal, low: int, high: int | None, started: bool) 
     last += _object_classes(b, values.objects)
     options = []
     for partition in distinct.partitions():
-        texts = _string_classes(values, partition)
+        texts = _string_classes(values.strings, partition)
         options.append(
             distinct.chain([*single, *_number_classes(values, partition), *texts, *last], low, high,
                            started)
@@ -128,12 +129,14 @@ def _growing(b: Builder, goal: Goal, low: int, high: int | None, started: bool) 
     return nodes.choice(*options)
 
 
-def _string_classes(values: Values, partition: tuple[StringConstraint, ...]) -> list[Node]:
-    out = []
-    for part in partition:
-        pieces = distinct.cut(values.strings, part)
-        out.append(nodes.choice(*(strings.to_node(p) for p in pieces)))
-    return out if values.strings else []
+@lru_cache(maxsize=64)
+def _string_classes(
+    texts: tuple[StringConstraint, ...], partition: tuple[StringConstraint, ...]
+) -> tuple[Node, ...]:
+    if not texts:
+        return ()
+    cuts = (distinct.cut(texts, part) for part in partition)
+    return tuple(nodes.choice(*(strings.to_node(p) for p in pieces)) for pieces in cuts)
 
 
 def _number_classes(values: Values, partition: tuple[StringConstraint, ...]) -> list[Node]:

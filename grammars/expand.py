@@ -203,11 +203,27 @@ class Expander:
             return seen < 0
         if depth == 0 or any(abs(literal) in self._active for literal in goal):
             return False
+        values = self.values(goal)
+        if _surely_some(values):
+            self._never[goal] = 99
+            return False
         self._never[goal] = depth  # while it is being looked at it counts as possible
         shallow = _Shallow(self, depth - 1)
-        never = Algebra(shallow).is_empty(self.values(goal))
+        never = Algebra(shallow).is_empty(values)
         self._never[goal] = -1 if never else depth
         return never
+
+
+def _surely_some(values: Values) -> bool:
+    """Whether a glance shows that there are values."""
+    return (
+        values.null
+        or bool(values.booleans)
+        or any(c.values or c == strings.ANY for c in values.strings)
+        or any(c.values or c in (numbers.ANY, numbers.WHOLE) for c in values.numbers)
+        or any(not c.low and not c.contains for c in values.arrays)
+        or any(not (c.required or c.low or c.some) for c in values.objects)
+    )
 
 
 class _Shallow:

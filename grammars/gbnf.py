@@ -91,9 +91,10 @@ class _Printer:
         parts: list[str] = []
         after_literal = False
         for item in items:
-            text = self.text(item, 1)
-            is_literal = text.startswith('"') and text.find('"', 1) == len(text) - 1
-            is_literal = is_literal or type(item) is Literal
+            if type(item) is Token and type(item.body) is Literal:
+                item = item.body
+            is_literal = type(item) is Literal
+            text = literal(item.text) if type(item) is Literal else self.text(item, 1)
             if is_literal and after_literal:
                 parts[-1] = parts[-1][:-1] + text[1:]
             elif text:

@@ -71,6 +71,14 @@ ANY = NumberConstraint()
 WHOLE = NumberConstraint(step=Fraction(1))
 
 
+_POSITIVE = nodes.sequence(Chars(charset.of("123456789")), _DIGITS)
+_COMMON: dict[NumberConstraint, Node] = {
+    NumberConstraint(low=Fraction(0), step=Fraction(1)): nodes.choice(Literal("0"), _POSITIVE),
+    NumberConstraint(low=Fraction(1), step=Fraction(1)): _POSITIVE,
+    NumberConstraint(low=Fraction(0), low_open=True, step=Fraction(1)): _POSITIVE,
+}
+
+
 def exact(value: int | float) -> Fraction:
     """The decimal that a JSON number spells; refuses infinities and thousands of digits."""
     if isinstance(value, int):
@@ -146,9 +154,22 @@ def complement(c: NumberConstraint) -> list[NumberConstraint]:
 def is_empty(c: NumberConstraint) -> bool:
     if c.values is not None:
         return not c.values
-    if not (c.not_steps or c.excluded) and (c.low is None or c.high is None):
-        return False
+    if not (c.not_steps or c.excluded):
+        return _bounds_cross(c)
     return to_automaton(c).is_empty()
+
+
+def _bounds_cross(c: NumberConstraint) -> bool:
+    """Whether no multiple of the step lies between the bounds; other parts are not looked at."""
+    if c.low is None or c.high is None:
+        return False
+    if c.step is None:
+        return c.low > c.high or (c.low == c.high and (c.low_open or c.high_open))
+    first = math.ceil(c.low / c.step)
+    if c.low_open and first * c.step == c.low:
+        first += 1
+    least = first * c.step
+    return least > c.high or (c.high_open and least == c.high)
 
 
 @lru_cache(maxsize=2048)
@@ -159,6 +180,8 @@ def to_node(c: NumberConstraint) -> Node:
         return INTEGER
     if c.values is not None:
         return nodes.choice(*(Token(Literal(spell(v))) for v in c.values))
+    if c in _COMMON:
+        return Token(_COMMON[c])
     a = to_automaton(c)
     return NEVER if a.is_empty() else Token(Dfa(a))
 
