@@ -54,6 +54,12 @@ class Learned(Struct, frozen=True):
     channels: ChannelSyntax | None
     switch: str  # the variable that turns thinking on and off ("" for none)
 
+    @property
+    def after_thought(self) -> str:
+        """What follows a closed thought: where the thought is a part of its own, a header."""
+        alone = self.channels is not None or self.thought.close.strip() in self.ends
+        return self.header if alone else ""
+
 
 class Probes:
     """Renders turns; every text is what follows the words of the user."""

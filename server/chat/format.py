@@ -252,9 +252,7 @@ class ChatFormat(Struct, frozen=True):
         body = without_empty_thought(body, syntax)
         if opened and core(syntax.close) not in core(body):
             body = re.sub(begins, "", body, count=1)
-        closed = syntax.close
-        if self.learned.channels or closed.strip() in self.learned.ends:
-            closed += self.learned.header  # the thought was a turn of its own
+        closed = syntax.close + self.learned.after_thought
         if opened:
             return prompt + thought + closed + body
         return prompt + (syntax.open + thought + closed if thought else "") + body

@@ -43,6 +43,7 @@ class CallPlan(Struct, frozen=True):
     ends: tuple[str, ...]
     thought_open: str
     thought_close: str
+    after_thought: str  # stands between a thought and what follows it: a header of its own
     content_open: str
     parameters: ParameterSyntax | None
     encoded: bool
@@ -58,7 +59,7 @@ def call_plan(
     return CallPlan(
         style=syntax.style,
         functions=tuple(_function(syntax, tool.get("function", tool)) for tool in tools),
-        first_open=syntax.first_open.lstrip(),
+        first_open=syntax.first_open.lstrip("\n"),
         next_open=syntax.next_open,
         call_close=syntax.call_close,
         section_close=syntax.section_close,
@@ -68,6 +69,7 @@ def call_plan(
         ends=learned.ends,
         thought_open=learned.thought.open,
         thought_close=learned.thought.close,
+        after_thought=learned.after_thought,
         content_open=learned.content_open,
         parameters=syntax.parameters,
         encoded=syntax.encoded,

@@ -163,10 +163,12 @@ class Lexer:
         return self._marker.findall(text)
 
     def common_prefix(self, first: str, second: str) -> str:
-        """The longest beginning of both that ends between atoms."""
+        """The longest beginning of both that ends between atoms, or within whitespace."""
         shared = []
         for left, right in zip(self.atoms(first), self.atoms(second), strict=False):
             if left != right:
+                spaces = not core(left) and not core(right)
+                shared.append(shared_beginning(left, right) if spaces else "")
                 break
             shared.append(left)
         return "".join(shared)
