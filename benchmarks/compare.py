@@ -23,27 +23,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from default_model import default_model
 from throughput import Client, at, requests_per_second
-
-from engine import default_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOTS, CONTEXT = 16, 4096
-WORDS = [
-    "amber",
-    "basil",
-    "cedar",
-    "delta",
-    "ember",
-    "frost",
-    "grove",
-    "heron",
-    "iris",
-    "juniper",
-    "kelp",
-    "lotus",
-    "maple",
-]
+WORDS = ("amber", "basil", "cedar", "delta", "ember", "frost", "grove", "heron", "iris", "kelp")
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -61,10 +46,10 @@ SCHEMA = {
 
 
 def text(n_words: int, salt: int) -> str:
-    """About 1.6 tokens a word; no two salts share a beginning."""
-    return " ".join(
-        WORDS[(salt * 7 + i * (salt + 3)) % len(WORDS)] + str(salt + i) for i in range(n_words)
-    )
+    """About 3 tokens a word; no two salts share a beginning."""
+    step = salt + 3
+    words = (WORDS[(salt * 7 + i * step) % len(WORDS)] + str(salt + i) for i in range(n_words))
+    return " ".join(words)
 
 
 def body(system: str, user: str, tokens: int, **fields: Any) -> dict[str, Any]:
