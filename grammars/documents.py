@@ -57,7 +57,8 @@ class Document:
         resolver = parent.resolver
         if resolver is not None and isinstance(contents, dict):
             name = "id" if self.dialect == 4 else "$id"
-            if isinstance(contents.get(name), str):
+            hidden = self.dialect < 2019 and "$ref" in contents
+            if isinstance(contents.get(name), str) and not hidden:
                 resolver = resolver.in_subresource(self._specification().create_resource(contents))
         return Place(contents, resolver)
 

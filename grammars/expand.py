@@ -25,6 +25,7 @@ from .values import (
 )
 
 T = TypeVar("T")
+LOOK_AHEAD = 10  # literals being expanded at once beyond which none is opened just to look
 Entry = Place | Goal | Values | tuple[Json]
 
 
@@ -41,6 +42,7 @@ class Expander:
         self._numbers: dict[object, int] = {}
         self._values: dict[Goal, Values] = {TRUE: EVERYTHING, FALSE: NOTHING}
         self._active: set[int] = set()
+        self._nesting = 0
         self._never: dict[Goal, int] = {}
         self._texts: dict[Goal, frozenset[str] | None] = {}
 
@@ -111,18 +113,19 @@ class Expander:
         known = self._values.get(goal)
         if known is not None:
             return known
+        self._nesting += 1
         entry = self._table[abs(literal)]
         if literal < 0:
             known = self._located(entry, "not", self._negated, abs(literal))
         else:
             self.budget.check("schema_depth", len(self._active), "$ref")
             if literal in self._active:
-                raise UnsupportedSchema(
-                    self._path(entry), "$ref", "a reference that is its own meaning"
-                )
+                reason = "a reference that is its own meaning"
+                raise UnsupportedSchema(self._path(entry), "$ref", reason)
             self._active.add(literal)
             known = self._located(entry, "", self._expand, entry)
             self._active.discard(literal)
+        self._nesting -= 1
         self._values[goal] = known
         return known
 
@@ -183,6 +186,8 @@ class Expander:
     def texts(self, goal: Goal) -> frozenset[str] | None:
         if goal in self._texts:
             return self._texts[goal]
+        if self._nesting > LOOK_AHEAD:
+            return None
         found = None
         if not any(abs(literal) in self._active for literal in goal):
             values = self.values(goal)
@@ -201,7 +206,11 @@ class Expander:
         seen = self._never.get(goal)
         if seen is not None and (seen < 0 or seen >= depth):
             return seen < 0
-        if depth == 0 or any(abs(literal) in self._active for literal in goal):
+        if (
+            depth == 0
+            or self._nesting > LOOK_AHEAD
+            or any(abs(literal) in self._active for literal in goal)
+        ):
             return False
         values = self.values(goal)
         if _surely_some(values):

@@ -24,6 +24,7 @@ class _Printer:
         self.names: dict[int, str] = {}
         self.taken = {"root": 0}
         self.queue: list[Rule] = []
+        self.keep: list[Rule] = []  # names go by id, so none may be used twice
         self.shared: dict[object, Rule] = {}
         self.size, self.max_bytes = 0, max_bytes
 
@@ -55,6 +56,7 @@ class _Printer:
             self.taken.setdefault(known, 0)
             self.names[id(rule)] = known
             self.queue.append(rule)
+            self.keep.append(rule)
         return known
 
     def named(self, key: object, make: Callable[[], Node]) -> Rule:

@@ -56,6 +56,7 @@ class _Printer:
             hint = identifier(rule.hint).replace("-", "_")
             self.names[key] = self.fresh(hint.upper() if terminal else hint.lower())
             self.queue.append((self.names[key], rule.body, terminal))
+            self.keep.append(rule)
         return self.names[key]
 
     def fresh(self, hint: str) -> str:

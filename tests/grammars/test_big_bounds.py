@@ -73,6 +73,18 @@ def test_factored_bounds_are_exact(low, high):
             assert (judges.judge('"' + "a" * length + '"') == DONE) == wanted, length
 
 
+def test_helper_rules_do_not_take_each_others_names():
+    """Rules made while printing live as long as their names."""
+    props = {f"s{i}": {"type": "string", "maxLength": 2_001 + i} for i in range(6)}
+    props |= {f"n{i}": {"type": "integer", "minimum": 0, "maximum": 65_535 + i} for i in range(12)}
+    schema = {"type": "object", "properties": props, "required": list(props)}
+    judges = Judges(grammars.compile(schema))
+    value = {name: "x" if name[0] == "s" else 65_535 for name in props}
+    assert judges.judge(dumps(value)) == DONE
+    assert judges.judge(dumps(value | {"n0": 65_536})) != DONE
+    assert judges.judge(dumps(value | {"n3": "x"})) != DONE
+
+
 def test_a_hundred_optional_properties():
     judges = Judges(
         grammars.compile({"type": "object", "properties": PROPS, "additionalProperties": False})
