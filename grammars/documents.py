@@ -45,6 +45,7 @@ class Document:
         self.schema = schema
         plain = _survey(schema, budget)
         self.dialect = _dialect(schema)
+        self.declared = isinstance(schema, dict) and isinstance(schema.get("$schema"), str)
         self.resolver = None if plain else self._make_resolver()
         self.checked: set[int] = set()  # ids of the schemas whose shape is known to be right
         self._paths: dict[int, str] | None = None
@@ -57,8 +58,10 @@ class Document:
         resolver = parent.resolver
         if resolver is not None and isinstance(contents, dict):
             name = "id" if self.dialect == 4 else "$id"
-            hidden = self.dialect < 2019 and "$ref" in contents
-            if isinstance(contents.get(name), str) and not hidden:
+            beside_ref = "$ref" in contents and isinstance(contents.get(name), str)
+            if beside_ref and not self.declared:
+                raise UnsupportedSchema("", name, "beside $ref its sense depends on the $schema")
+            if isinstance(contents.get(name), str) and not (beside_ref and self.dialect < 2019):
                 resolver = resolver.in_subresource(self._specification().create_resource(contents))
         return Place(contents, resolver)
 
