@@ -27,8 +27,8 @@ class Budget:
 
     __slots__ = ("_chars", "_deadline", "_steps")
 
-    def __init__(self) -> None:
-        self._deadline = time.monotonic() + MAX_SECONDS
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
         self._steps = 0
         self._chars = 0
 
@@ -81,9 +81,10 @@ def budget_of(context: Context) -> Budget:
     return context.budget
 
 
-def with_budget(variables: dict[str, Any]) -> dict[str, Any]:
-    """The variables of one render plus a fresh budget for it."""
-    return {**variables, _BUDGET: Budget()}
+def with_budget(variables: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
+    """The variables of one render plus a fresh budget for it (until `deadline`, if given)."""
+    ends = time.monotonic() + MAX_SECONDS
+    return {**variables, _BUDGET: Budget(ends if deadline is None else min(ends, deadline))}
 
 
 def check_binop(budget: Budget, operator: str, left: Any, right: Any) -> None:

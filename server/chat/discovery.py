@@ -85,7 +85,10 @@ class Probes:
             {"role": "tool", "content": RESULT, "tool_call_id": "call_1"},
         ]
         whole = self._render([*messages, turn], True, False, {})
-        return whole or self._render([messages[1], turn], False, True, {}) or ""
+        text = whole or self._render([messages[1], turn], False, True, {}) or ""
+        for said in (SYSTEM, USER, CONTENT, THOUGHT, RESULT):
+            text = text.replace(said, "\n")  # what is said is no part of a marker
+        return text
 
     def turn(
         self,
@@ -154,12 +157,17 @@ class Probes:
         tools = self.tools if with_tools else None
         try:
             return self.template.render(messages, tools, prompt, **settings)
-        except TemplateError:
+        except TemplateError as error:
+            if error.kind == "limit":
+                raise  # it would take as long each time
             return None
 
 
 def learn(template: ChatTemplate) -> Learned:
-    """Everything about the format of `template`. Never fails: what is not found is customary."""
+    """Everything about the format of `template`; what is not found is customary.
+
+    Raises TemplateError only where the template comes to a limit.
+    """
     probes = Probes(template)
     probes.header = _whole_header(probes)
     thought = _thought(probes)

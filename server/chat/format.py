@@ -40,7 +40,8 @@ class ChatFormat(Struct, frozen=True):
     ) -> "ChatFormat":
         """Learn the format of a Jinja template (None or "": ChatML). Raises TemplateError."""
         template = ChatTemplate(source, bos_token, eos_token)
-        learned = learn(template)
+        with template.probing():
+            learned = learn(template)
         calls, calls_from = learned.calls, "template"
         if not calls and template.traits.prints_tools:
             calls, calls_from = _stated(template), "stated"

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension, LoopControlExtension
+from jinja2.ext import ExprStmtExtension, Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -100,7 +100,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            extensions=[LoopControlExtension, GenerationExtension],
+            extensions=[LoopControlExtension, ExprStmtExtension, GenerationExtension],
             finalize=printed,
             optimized=False,  # constants folded at compile time would escape the budget
         )

@@ -2,13 +2,16 @@
 
 import copy
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import TemplateError as JinjaError
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
 
+from server.chat import budget
 from server.chat.budget import MAX_TEXT, with_budget
 from server.chat.errors import TemplateError
 from server.chat.messages import normalize, normalize_tools, simplify_tools
@@ -35,6 +38,7 @@ class ChatTemplate:
 
     def __init__(self, source: str | None, bos_token: str = "", eos_token: str = "") -> None:
         self.source = source or FALLBACK_TEMPLATE
+        self._deadline: float | None = None
         self.bos_token = bos_token
         self.eos_token = eos_token
         self._environment = ChatEnvironment()
@@ -43,9 +47,19 @@ class ChatTemplate:
         self.attributes: frozenset[str] = attributes
         self._mutates = any(f".{name}(" in self.source for name in ("append", "pop", "insert"))
         self._no_tools: dict[str, Any] = {"tools": None}
-        self._no_tools = self._absent_tools()
         self.tools_variable = "tools"
-        self.traits: Traits = self._probe()
+        with self.probing():
+            self._no_tools = self._absent_tools()
+            self.traits: Traits = self._probe()
+
+    @contextmanager
+    def probing(self) -> Iterator[None]:
+        """All renders inside share the time of one: a slow template cannot hold up a start."""
+        self._deadline = time.monotonic() + budget.MAX_SECONDS
+        try:
+            yield
+        finally:
+            self._deadline = None
 
     def _probe(self) -> Traits:
         """What the template takes; tools go by the first name under which it prints them."""
@@ -65,7 +79,9 @@ class ChatTemplate:
             for content in ("hello", [{"type": "text", "text": "hello"}]):
                 try:
                     self.render_exactly([{"role": "user", "content": content}])
-                except TemplateError:
+                except TemplateError as error:
+                    if error.kind == "limit":
+                        raise
                     continue
                 return self._no_tools
         return {"tools": None}
@@ -145,7 +161,7 @@ class ChatTemplate:
         except SecurityError as error:
             raise TemplateError(f"the chat template is not allowed to: {error}") from error
         except RecursionError as error:
-            raise TemplateError("the chat template recurses too deeply", "limit") from error
+            raise TemplateError("the chat template recurses too deeply") from error
         # A template is a program from a stranger: whatever it raises is a template error.
         except Exception as error:
             text = f"the chat template fails on these messages: {type(error).__name__}: {error}"
@@ -156,7 +172,7 @@ class ChatTemplate:
         return copy.deepcopy(list(items)) if self._mutates else list(items)
 
     def _run(self, variables: dict[str, Any]) -> str:
-        context = self._template.new_context(with_budget(variables))
+        context = self._template.new_context(with_budget(variables, self._deadline))
         chunks: list[str] = []
         size = 0
         for chunk in self._template.root_render_func(context):

@@ -85,7 +85,7 @@ def probe_call(name: str, arguments: object, call_id: str) -> Message:
 
 
 def probe_traits(render: Render, attributes: Iterable[str]) -> Traits:
-    """Find out what the template behind `render` takes. Never raises for a template's whims."""
+    """Find out what the template behind `render` takes. Raises TemplateError only at a limit."""
     return _Prober(render).traits(attributes)
 
 
@@ -119,7 +119,9 @@ class _Prober:
     def _try(self, messages: Sequence[Message], tools: Sequence[Message] | None = None) -> str:
         try:
             return self._render(messages, tools, add_generation_prompt=False)
-        except TemplateError:
+        except TemplateError as error:
+            if error.kind == "limit":
+                raise  # it would take as long each time
             return ""
 
     def _prints(self, messages: Sequence[Message], *words: str) -> bool:

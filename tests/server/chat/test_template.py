@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from server.chat import ChatTemplate, TemplateError
+from server.chat import ChatFormat, ChatTemplate, TemplateError
 
 USER = [{"role": "user", "content": "hi"}]
 
@@ -199,3 +199,13 @@ def test_the_clock_ends_a_template_in_any_thread(monkeypatch: pytest.MonkeyPatch
 def test_deeply_nested_source_is_refused() -> None:
     with pytest.raises(TemplateError):
         ChatTemplate("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}").render(USER)
+
+
+def test_a_slow_template_cannot_hold_up_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.chat.budget.MAX_STEPS", 10_000)
+    endless = "{% for a in range(99999) %}{% endfor %}"
+    for condition in ("true", "tools", "messages | length > 1"):
+        source = "{% if " + condition + " %}" + endless + "{% endif %}{{ messages[0].content }}"
+        with pytest.raises(TemplateError) as caught:
+            ChatFormat.from_template(source)
+        assert caught.value.kind == "limit"
