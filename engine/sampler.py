@@ -15,6 +15,9 @@ from engine.errors import NoTokenPossible
 from engine.request import SamplingParams
 from engine.vocab_math import Row, draw, largest, nucleus
 
+LOWEST_PENALTY = 1e-6
+"""Dividing by less would leave float32."""
+
 
 class Sampler:
     """The state of one choice: its random stream and the tokens its penalties count."""
@@ -39,7 +42,7 @@ class Sampler:
         if self._repeated:
             seen = np.fromiter(self._repeated, np.intp, len(self._repeated))
             logits = row[seen]
-            penalty = np.float32(params.repetition_penalty)
+            penalty = np.float32(max(params.repetition_penalty, LOWEST_PENALTY))
             row[seen] = np.where(logits > 0, logits / penalty, logits * penalty)
         if self._counts:
             tokens = np.fromiter(self._counts, np.intp, len(self._counts))

@@ -64,6 +64,8 @@ def run_server(
             log_config=None,
             access_log=False,
             server_header=False,
+            # Clients keep idle connections a minute: closing first races with their next request.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(config.drain_timeout)),
         )
     )

@@ -126,6 +126,14 @@ def test_seeds_repeat_and_choices_differ() -> None:
     assert draws(-5) == draws(-5)
 
 
+def test_a_tiny_repetition_penalty_stays_finite() -> None:
+    row = logits_like_a_models(5)
+    seen = int(np.argsort(row)[-3])
+    sampler = Sampler(SamplingParams(temperature=0, repetition_penalty=1e-300), [seen], 0)
+    sampler.adjust(row)
+    assert sampler.sample(row) == seen
+
+
 def test_tiny_temperature_is_greedy() -> None:
     row = logits_like_a_models(5)
     sampler = Sampler(SamplingParams(temperature=1e-30), [], 0)
