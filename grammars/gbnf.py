@@ -83,6 +83,8 @@ class _Printer:
         if kind is Token:
             return self.text(node.body, level)  # type: ignore[union-attr]
         if isinstance(node, Repeat):
+            if node.max == 1 and type(node.body) in (Rule, Choice, Sequence):
+                return self.text(node.body, 2) + "?"
             return self.repeat_text(node.body, node.min, node.max)
         assert isinstance(node, Dfa)
         make = lambda: unroll.right_linear(node.automaton, node.escaped)  # noqa: E731
