@@ -95,8 +95,6 @@ class Request(Struct, frozen=True, kw_only=True):
     priority: Priority = Priority.NORMAL
     user: str = ""
     """Key of the fair share: waiting requests of different users are admitted in turn."""
-    cache_key: str = ""
-    """Requests of one key are kept near each other's prefixes."""
 
 
 class TopLogprob(Struct, frozen=True):

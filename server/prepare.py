@@ -124,7 +124,6 @@ def request(
         thought=thought,
         priority=_PRIORITIES.get(options.service_tier or "", Priority.NORMAL),
         user=fair_share_key(options, client),
-        cache_key=options.prompt_cache_key or "",
     )
 
 

@@ -16,12 +16,15 @@ ORDER = ("failed", "stopped", "draining", "loading", "ready")
 
 
 class ModelHealth(Struct):
-    """`progress` (0–1) and `step` while loading; `error` when failed."""
+    """`progress` (0–1) and `step` while loading; `error` when failed; else how busy it is."""
 
     state: str
     progress: float | UnsetType = UNSET
     step: str | UnsetType = UNSET
     error: str | UnsetType = UNSET
+    slots: int | UnsetType = UNSET
+    running: int | UnsetType = UNSET
+    waiting: int | UnsetType = UNSET
 
 
 class HealthBody(Struct):
@@ -64,4 +67,7 @@ def _health(model: ServedModel) -> ModelHealth:
         health.progress, health.step = round(model.progress, 3), model.step
     elif health.state == "failed":
         health.error = model.failure_reason
+    else:
+        stats = model.engine.stats()
+        health.slots, health.running, health.waiting = stats.slots, stats.running, stats.waiting
     return health

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
+from engine.engine import EngineStats
 from engine.errors import EngineError
 from engine.request import (
     Event,
@@ -101,6 +102,9 @@ class FakeEngine:
 
     def compile_grammar(self, grammar: Grammar) -> None:
         self.compiled.append(grammar)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(running=len(self.requests), waiting=0, slots=self.info.parallel)
 
     def submit(self, request: Request) -> Stream:
         if self.refusal is not None:

@@ -109,7 +109,6 @@ async def test_sampling_fields_reach_the_engine(client: Client, engine: FakeEngi
     assert (request.n, request.stop, request.include_stop) == (2, ("a", "b"), True)
     assert request.ignore_eos
     assert request.max_tokens == 7
-    assert request.cache_key == "key"
     assert request.priority is Priority.FLEX
     assert response.json()["service_tier"] == "flex"
 

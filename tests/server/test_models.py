@@ -62,7 +62,9 @@ async def test_loading_is_a_503_with_progress() -> None:
         assert (card["state"], card["loaded"]) == ("loading", False)
         proceed.set()
         await models.wait_loaded()
-        assert (await client.get("/health")).json()["status"] == "ok"
+        health = (await client.get("/health")).json()
+        assert health["status"] == "ok"
+        assert all(model["slots"] == 4 for model in health["models"].values())
         assert (await client.chat(model="m")).status == 200
     assert engine.closed
 
