@@ -34,6 +34,7 @@ from server.chat.traits import (
 
 _CUSTOMARY = ThoughtSyntax("<think>\n", "\n</think>\n\n", learned=False)
 _THOUGHTFUL = re.compile(r"think|thought|reason", re.IGNORECASE)
+_PLAIN_TAG = re.compile(r"<[\w:]+>|\[[A-Z]+\]")
 _SWITCHES = ("enable_thinking", "thinking", "enable_reasoning", "reasoning", "think")
 
 
@@ -299,7 +300,9 @@ def _customary_thought(probes: Probes) -> ThoughtSyntax:
     for text in [*openings, source]:
         for tag in Lexer().markers(text):
             close = _closing_of(tag)
-            if close and close in source:
+            # A plain tag that a prompt opens closes as such tags do, even if nothing shows it.
+            seen_opened = text is not source and _PLAIN_TAG.fullmatch(tag)
+            if close and (seen_opened or close in source):
                 if probes.header.rstrip().endswith(tag):
                     probes.header = probes.header[: probes.header.rindex(tag)]
                 return ThoughtSyntax(tag + "\n", "\n" + close + "\n\n")

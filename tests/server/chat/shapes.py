@@ -373,6 +373,32 @@ SHAPES: dict[str, str] = {
             "]<|call_end|>",
         )
     ),
+    "last-turn-apart": (
+        "{% if tools %}<S>System\n{{ tools | tojson }}\n{% endif %}"
+        "{% set last = messages[-1] if messages[-1].role == 'assistant' else none %}"
+        "{% for m in (messages[:-1] if last else messages) %}"
+        "{% if m.role == 'assistant' %}<S>Assistant\n{{ (m.content or '') | trim }}"
+        "{% if m.tool_calls %}<TOOLCALL>[{% for c in m.tool_calls %}"
+        '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
+        "{{ ', ' if not loop.last else '' }}{% endfor %}]</TOOLCALL>{% endif %}\n<E>\n\n"
+        "{% else %}<S>{{ m.role }}\n{{ m.content }}\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<S>Assistant\n<think>\n\n{% elif last %}"
+        "{% if last.content %}<S>Assistant\n<think>\n\n{{ last.content | trim }}\n<E>\n\n"
+        "{% endif %}{% if last.tool_calls %}<S>Assistant\n<TOOLCALL>["
+        "{% for c in last.tool_calls %}"
+        '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
+        "{{ ', ' if not loop.last else '' }}{% endfor %}]</TOOLCALL>\n<E>\n\n{% endif %}"
+        "{% endif %}"
+    ),
+    "section-always-thinks": (
+        "{% if tools %}<|sys|>tools<|mid|>{{ tools | tojson }}<|im_end|>{% endif %}"
+        "{% for m in messages %}<|im_{{ m.role }}|>{{ m.name or m.role }}<|mid|>"
+        "{% if m.role == 'assistant' %}<think>{{ m.reasoning_content or '' }}</think>"
+        "{{ m.content or '' }}{% if m.tool_calls %}<|section_begin|>{% for c in m.tool_calls %}"
+        "<|call_begin|>{{ c.id }}<|argument_begin|>{{ c.function.arguments | tojson }}<|call_end|>"
+        "{% endfor %}<|section_end|>{% endif %}{% else %}{{ m.content }}{% endif %}<|im_end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|im_assistant|>assistant<|mid|>{% endif %}"
+    ),
     # Picky about messages.
     "alternating": (
         "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"

@@ -49,6 +49,8 @@ def test_how_calls_are_written(name: str, style: str, opening: str, closing: str
         ("blocks", "<|inner_prefix|>", "<|inner_suffix|>"),
         ("open-close", "<|open|>think<|sep|>", "<|close|>think<|sep|>"),
         ("parts", "<|think|>", "<|end|>"),
+        ("prompt-opens", "<think>", "</think>"),
+        ("last-turn-apart", "<think>", "</think>"),
         ("thought-in-words", "Here are my steps:", "[BEGIN FINAL RESPONSE]"),
     ],
 )
