@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,8 @@ def _ms(work: Callable[[], object]) -> float:
 
 def compile_times(rounds: int) -> Json:
     """Milliseconds per schema, both texts: the first time, and later ones."""
-    first = {name: _ms(lambda s=s: grammars.compile(s)) for name, s in SCHEMAS.items()}
-    later = [_ms(lambda s=s: grammars.compile(s)) for _ in range(rounds) for s in SCHEMAS.values()]
+    first = {name: _ms(partial(grammars.compile, s)) for name, s in SCHEMAS.items()}
+    later = [_ms(partial(grammars.compile, s)) for _ in range(rounds) for s in SCHEMAS.values()]
     return {
         "first_ms": {name: round(ms, 2) for name, ms in first.items()},
         "p50_ms": round(statistics.median(later), 2),
@@ -143,7 +144,7 @@ def mask_times(path: Path, tokens: int) -> Json:
     for schema in SCHEMAS.values():
         compiled = grammars.compile(schema)
         text = Grammar(compiled.gbnf, compiled.lark)
-        starts.append(_ms(lambda text=text: compiler.compile(text)))
+        starts.append(_ms(partial(compiler.compile, text)))
         constraint, count = compiler.compile(text), 0
         while count < tokens and not constraint.finished:
             for token in constraint.forced():

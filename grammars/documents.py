@@ -158,10 +158,12 @@ def _dialect(schema: Json) -> int:
     name = schema.get("$schema") if isinstance(schema, dict) else None
     if not isinstance(name, str):
         return 2020
-    return DIALECTS.get(
-        name.rstrip("#").replace("https://json-schema.org/draft-", "http://json-schema.org/draft-"),
-        2020,
+    if "json-schema.org/draft-03" in name:
+        raise UnsupportedSchema("$", "$schema", "draft 3 means other things by the same keywords")
+    name = name.rstrip("#").replace(
+        "https://json-schema.org/draft-", "http://json-schema.org/draft-"
     )
+    return DIALECTS.get(name, 2020)
 
 
 def _survey(schema: Json, budget: Budget) -> bool:

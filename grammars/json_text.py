@@ -45,6 +45,7 @@ STRING = Rule(
 )
 
 
+@lru_cache(maxsize=8192)
 def quote(text: str) -> str:
     """The one spelling of a string that a grammar uses for a known text."""
     if any(0xD800 <= ord(c) < 0xE000 for c in text):

@@ -13,7 +13,7 @@ class Limits:
     alternatives: int = 300  # branches of one value after normalising
     states: int = 6_000  # states of one automaton
     pattern_length: int = 5_000  # characters in one regular expression
-    counters: int = 3_000  # states of one array or object that counts
+    counters: int = 6_000  # states of one array or object that counts
     rules: int = 20_000  # rules in one grammar
     text_bytes: int = 1_000_000  # printed GBNF
     seconds: float = 5.0

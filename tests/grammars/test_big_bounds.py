@@ -42,7 +42,7 @@ TOOLS = {
         {"type": "array", "items": {"type": "integer"}, "maxItems": 5_000},
         {"type": "object", "properties": PROPS},
         {"type": "object", "properties": PROPS, "additionalProperties": False},
-        {"type": "object", "properties": PROPS, "maxProperties": 3, "additionalProperties": False},
+        {"type": "object", "properties": PROPS, "maxProperties": 5, "additionalProperties": False},
         {"type": "string", "pattern": "^[a-z]{0,3000}$"},
     ],
 )

@@ -15,7 +15,7 @@ from hypothesis_jsonschema import from_schema
 import grammars
 from tests.grammars.support import DONE, GbnfMatcher, Judges, dumps, is_valid
 
-LONG = int(os.environ.get("INGLE_FUZZ", "300"))
+LONG = int(os.environ.get("INGLE_FUZZ", "200"))
 """How many random schemas the fuzz tries; the long form is 10000."""
 
 NAMES = st.sampled_from(["a", "b", "long name", "é", "x1"])

@@ -44,6 +44,8 @@ def test_no_schema(schema, path, keyword):
         ({"patternProperties": {"(": {}}}, "$", "pattern"),
         ({"items": {"enum": [float("inf")]}, "type": "array"}, "$.items", ""),
         ({"const": "\ud800"}, "$", ""),
+        ({"$schema": "http://json-schema.org/draft-03/schema#"}, "$", "$schema"),
+        ({"items": {"$ref": "#", "$id": "http://x/y"}}, "$.items", "$id"),
         ({"properties": {"\udfff": True}, "required": ["\udfff"], "type": "object"}, "$", ""),
     ],
 )
