@@ -29,6 +29,17 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 MODELS_FILE = "models.toml"
 
 
+class FormatOverride(Struct, frozen=True, kw_only=True):
+    """What the user knows better than the model's chat template says."""
+
+    thought: tuple[str, str] | None = None
+    """The texts that open and close a thought."""
+    generic_calls: bool = False
+    """Calls in the generic format, whatever the template prints."""
+    ends: tuple[str, ...] = ()
+    """Further texts that end a turn."""
+
+
 class ModelConfig(Struct, frozen=True, kw_only=True):
     """One model that can be served, by its name or an alias."""
 
@@ -37,6 +48,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     chat_template: str | None = None
     """Text of a Jinja template that replaces the file's own."""
+    format: FormatOverride = FormatOverride()
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
@@ -175,6 +187,21 @@ def build_model(name: str, layer: Layer) -> ModelConfig:
         settings=check_settings(ModelSettings(path=model_path(name, layer), **fields), layer),
         aliases=value_of(layer, "alias") or (),
         chat_template=read_text(template.value, template.source) if template else None,
+        format=format_override(layer),
+    )
+
+
+def format_override(layer: Layer) -> FormatOverride:
+    thought = value_of(layer, "thought")
+    if thought is not None and len(thought) != 2:
+        raise ConfigError(
+            f"{layer['thought'].source}: thought takes two texts, what opens and what closes it,"
+            f" but there are {len(thought)}"
+        )
+    return FormatOverride(
+        thought=tuple(thought) if thought is not None else None,
+        generic_calls=bool(value_of(layer, "generic_calls")),
+        ends=tuple(value_of(layer, "ends") or ()),
     )
 
 

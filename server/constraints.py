@@ -38,12 +38,16 @@ class Thought(Struct, frozen=True):
     close: str
     begun: bool
     """The prompt has opened it: the answer begins inside."""
+    after: str = ""
+    """What this format writes between a thought and the rest."""
 
     @classmethod
     def of(cls, format: ChatFormat, prompt: str) -> Thought | None:
         """None where answers of this format do not think."""
         syntax, begun = format.learned.thought, format.opens_thought(prompt)
-        return cls(syntax.open, syntax.close, begun) if begun or syntax.learned else None
+        if not (begun or syntax.learned):
+            return None
+        return cls(syntax.open, syntax.close, begun, format.learned.after_thought)
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -214,7 +218,9 @@ def _after_thought(wanted: Wanted, body: Node) -> Node:
     if thought is None:
         return body
     space = grammars.repeat(grammars.choice(grammars.literal("\n"), grammars.literal(" ")), 0, 4)
-    rest = grammars.sequence(grammars.text_until(thought.close.strip()), space, body)
+    after = [grammars.literal(thought.after)] if thought.after else []
+    close = grammars.text_until(thought.close.strip())
+    rest = grammars.sequence(close, *after, space, body)
     if thought.begun:
         return rest
     opened = grammars.sequence(grammars.literal(thought.open.strip()), rest)

@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec.structs import asdict
+
 from engine.errors import EngineUnavailable, ModelLoadError
 from server.answers import AnswerFormat, marker_tokens
 from server.chat.errors import TemplateError
 from server.chat.format import ChatFormat
-from server.config import ModelConfig
+from server.config import FormatOverride, ModelConfig
 from server.constraints import Constraints, OutputGrammar, Wanted
 from server.errors import ModelNotFound, quote
 
@@ -110,6 +112,9 @@ class ServedModel:
             )
         except TemplateError as error:
             raise ModelLoadError(f"{self.name}: {error}") from error
+        override = self.config.format
+        if override != FormatOverride():
+            format = format.overridden(**asdict(override))
         log.info("%s: %s", self.name, format.describe())
         engine.enable_constraints(marker_tokens(format, engine.tokenizer))
         return engine, format

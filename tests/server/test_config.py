@@ -180,6 +180,16 @@ def test_chat_template_text_is_read(load):
     assert load("--chat-template-file", "t.jinja").models[0].chat_template == "{{ messages }}"
 
 
+def test_what_the_user_knows_better_than_the_template(load, gguf):
+    toml = f'[models.m]\npath = "{gguf.name}"\nthought = ["<r>", "</r>"]\nends = "<|x|>"\n'
+    override = load(toml=toml + "generic_calls = true").models[0].format
+    assert override.thought == ("<r>", "</r>")
+    assert override.ends == ("<|x|>",)
+    assert override.generic_calls
+    with pytest.raises(ConfigError, match="two texts"):
+        load(toml=f'[models.m]\npath = "{gguf.name}"\nthought = ["<r>"]')
+
+
 def test_a_quantized_v_cache_turns_flash_attention_on(load):
     assert settings_of(load("--type-v", "q8_0")).flash_attention is True
 
