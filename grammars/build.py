@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from . import build_arrays, build_objects, nodes, numbers, strings
 from .errors import UnsupportedPattern, UnsupportedSchema
 from .expand import Expander
@@ -17,6 +19,7 @@ class Builder:
         self.x = expander
         self._rules: dict[Values, Rule] = {}
         self._goals: dict[Goal, Rule] = {}
+        self._shared: dict[object, Rule] = {}
         self.counts = False  # some rule is a state of a counter, and may be a dead end
         self._queue: list[tuple[Rule, Values, Goal]] = []
 
@@ -45,6 +48,13 @@ class Builder:
                 self.x.budget.check("rules", len(self._queue))
             self._goals[goal] = rule
         return rule
+
+    def shared(self, key: object, make: Callable[[], Node]) -> Node:
+        """What `make` builds, as one rule for all who give the same key."""
+        if key not in self._shared:
+            self._shared[key] = Rule("items", make())
+        rule = self._shared[key]
+        return rule.body if nodes.is_never(rule.body) else rule
 
     def _located(self, values: Values, goal: Goal) -> tuple[Node, bool]:
         try:

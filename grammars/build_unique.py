@@ -39,7 +39,8 @@ def build(b: Builder, c: ArrayConstraint) -> Node:
         if not known:
             return distinct.chain([Token(Literal(t)) for t in items], c.low, c.high)
     if not known:
-        return _growing(b, c.items, c.low, c.high, False)
+        key = ("unique", b.x.values(c.items), c.low, c.high)
+        return b.shared(key, lambda: _growing(b, c.items, c.low, c.high, False))
     return _after_prefix(b, c, known)
 
 

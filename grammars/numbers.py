@@ -17,6 +17,7 @@ from functools import lru_cache
 from . import automaton, charset, nodes
 from .automaton import Automaton
 from .errors import LimitExceeded, UnsupportedSchema
+from .integer_range import integer_range
 from .nodes import NEVER, Chars, Dfa, Literal, Node, Rule, Token
 
 MAX_MODULUS = 2_000
@@ -69,14 +70,6 @@ class NumberConstraint:
 
 ANY = NumberConstraint()
 WHOLE = NumberConstraint(step=Fraction(1))
-
-
-_POSITIVE = nodes.sequence(Chars(charset.of("123456789")), _DIGITS)
-_COMMON: dict[NumberConstraint, Node] = {
-    NumberConstraint(low=Fraction(0), step=Fraction(1)): nodes.choice(Literal("0"), _POSITIVE),
-    NumberConstraint(low=Fraction(1), step=Fraction(1)): _POSITIVE,
-    NumberConstraint(low=Fraction(0), low_open=True, step=Fraction(1)): _POSITIVE,
-}
 
 
 def exact(value: int | float) -> Fraction:
@@ -159,6 +152,17 @@ def is_empty(c: NumberConstraint) -> bool:
     return to_automaton(c).is_empty()
 
 
+def _whole_bounds(c: NumberConstraint) -> tuple[int | None, int | None]:
+    """The least and the greatest whole number within the bounds."""
+    low = None if c.low is None else math.ceil(c.low)
+    high = None if c.high is None else math.floor(c.high)
+    if low is not None and c.low_open and low == c.low:
+        low += 1
+    if high is not None and c.high_open and high == c.high:
+        high -= 1
+    return low, high
+
+
 def _bounds_cross(c: NumberConstraint) -> bool:
     """Whether no multiple of the step lies between the bounds; other parts are not looked at."""
     if c.low is None or c.high is None:
@@ -180,8 +184,9 @@ def to_node(c: NumberConstraint) -> Node:
         return INTEGER
     if c.values is not None:
         return nodes.choice(*(Token(Literal(spell(v))) for v in c.values))
-    if c in _COMMON:
-        return Token(_COMMON[c])
+    if c.step == 1 and not (c.not_steps or c.excluded):
+        found = integer_range(*_whole_bounds(c))
+        return found if nodes.is_never(found) else Token(found)
     a = to_automaton(c)
     return NEVER if a.is_empty() else Token(Dfa(a))
 

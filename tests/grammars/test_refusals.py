@@ -45,7 +45,7 @@ def test_no_schema(schema, path, keyword):
         ({"items": {"enum": [float("inf")]}, "type": "array"}, "$.items", ""),
         ({"const": "\ud800"}, "$", ""),
         ({"$schema": "http://json-schema.org/draft-03/schema#"}, "$", "$schema"),
-        ({"items": {"$ref": "#", "$id": "http://x/y"}}, "$.items", "$id"),
+        ({"items": {"$ref": "#", "$id": "http://x/y"}}, "$", "$id"),
         ({"properties": {"\udfff": True}, "required": ["\udfff"], "type": "object"}, "$", ""),
     ],
 )
