@@ -13,7 +13,8 @@ from .charset import CharSet
 from .errors import UnsupportedSchema
 from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
 
-RAW = charset.complement(((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)))
+_SPECIAL: CharSet = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
+RAW = charset.complement(_SPECIAL)
 _SHORT = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 0x22: '"', 0x5C: "\\"}
 _HEX = charset.of("0123456789abcdefABCDEF")
 
@@ -67,7 +68,21 @@ def escape_set(ranges: CharSet) -> Node:
     raw = charset.intersect(ranges, RAW)
     if raw:
         options.append(Chars(raw))
-    special = [p for p in (*range(32), 0x22, 0x5C) if charset.contains(ranges, p)]
+    marked = charset.intersect(ranges, _SPECIAL)
+    if marked == _SPECIAL:
+        return Choice((*options, *_all_special()))
+    options.extend(_special(tuple(p for low, high in marked for p in range(low, high + 1))))
+    return nodes.choice(*options)
+
+
+@lru_cache(maxsize=1)
+def _all_special() -> tuple[Node, ...]:
+    return tuple(_special((*range(32), 0x22, 0x5C)))
+
+
+def _special(special: tuple[int, ...]) -> list[Node]:
+    """The escapes of characters that cannot stand for themselves."""
+    options: list[Node] = []
     short = "".join(_SHORT[p] for p in special if p in _SHORT)
     if short:
         options.append(nodes.sequence(Literal("\\"), Chars(charset.of(short))))
@@ -76,7 +91,7 @@ def escape_set(ranges: CharSet) -> Node:
         digits = "".join(low) + "".join(low).upper()
         if digits:
             options.append(nodes.sequence(Literal("\\u00" + high), Chars(charset.of(digits))))
-    return nodes.choice(*options)
+    return options
 
 
 @lru_cache(maxsize=4096)

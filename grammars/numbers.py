@@ -326,8 +326,26 @@ class _Digits:
             yield (4, negative, nonzero, after, remainders)
         else:
             yield None
+        if self.moduli:
+            yield from (self.digit(state, digit) for digit in range(10))
+            return
+        # Without remainders only the order relative to the next digits of the bounds matters.
+        pivots = self.pivots(state)
+        known: dict[tuple[int, ...], State | None] = {}
         for digit in range(10):
-            yield self.digit(state, digit)
+            key = (digit > 0, *[_sign(digit - p) for p in pivots])
+            if key not in known:
+                known[key] = self.digit(state, digit)
+            yield known[key]
+
+    def pivots(self, state: State) -> list[int]:
+        """The next digit of each point that the digits so far equal."""
+        out = []
+        for point, (count, sign) in zip(self.points.values(), state[3], strict=True):
+            digits = point.whole if state[0] <= 3 else point.fraction
+            if sign == EQUAL:
+                out.append(digits[count] if count < len(digits) else 0)
+        return out
 
     def digit(self, state: State, digit: int) -> State | None:
         phase, negative, nonzero, points, remainders = state
