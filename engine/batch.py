@@ -93,6 +93,10 @@ class Runner(Protocol):
         """The rows that the spans asked for, in order; raises StepFailed."""
         ...
 
+    def set_threads(self, threads: int) -> None:
+        """Compute with so many CPU threads from the next batch on."""
+        ...
+
     def reset(self) -> None:
         """Forget every slot and every saved copy."""
         ...

@@ -11,6 +11,7 @@ from engine.batch import Runner
 from engine.errors import RequestError
 from engine.kv_cache import KVCache
 from engine.logprobs import RawLogprobs
+from engine.neighbours import ThreadGovernor
 from engine.output import OutputText
 from engine.request import (
     Event,
@@ -56,10 +57,12 @@ class EngineCore:
         batch_size: int,
         ubatch_size: int,
         max_stall: float,
+        governor: ThreadGovernor | None = None,
     ) -> None:
         self._runner = runner
         self._vocabulary = vocabulary
         self._context = context
+        self._governor = governor
         self._eog = np.fromiter(vocabulary.end_of_generation, np.intp)
         self._scratch = np.empty((2, vocabulary.n_vocab), np.float32)
         self.scheduler = Scheduler(
@@ -98,6 +101,8 @@ class EngineCore:
     def step(self) -> Outgoing:
         """Advance every running request; call while `scheduler.has_work`."""
         out: Outgoing = []
+        if self._governor is not None and self._governor.look():
+            self._runner.set_threads(self._governor.threads)
         for sequence in self.scheduler.start_forks():
             assert sequence.group.prompt_row is not None
             self._sample(sequence, sequence.group.prompt_row.copy(), out)

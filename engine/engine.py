@@ -28,9 +28,10 @@ from engine.errors import (
     StepFailed,
 )
 from engine.kv_cache import KVCache
-from engine.llama.model import Model
+from engine.llama.model import Model, usable_cores
 from engine.llama.runner import LlamaRunner
 from engine.llama.tokenizer import Tokenizer
+from engine.neighbours import ThreadGovernor
 from engine.request import Event, Grammar, Request, RequestFailed
 from engine.scheduler import PROMPT_ALIGNMENT
 from engine.sequence import Constraint, RequestState
@@ -116,7 +117,7 @@ class Engine:
     def over(cls, model: Model, runner: LlamaRunner) -> Engine:
         """An engine that owns `model` and drives it through `runner`."""
         settings = model.settings
-        assert settings.context and settings.ubatch_size
+        assert settings.context and settings.ubatch_size and settings.threads
         core = EngineCore(
             runner,
             model.tokenizer,
@@ -125,6 +126,7 @@ class Engine:
             batch_size=min(settings.batch_size, settings.context * settings.parallel),
             ubatch_size=settings.ubatch_size,
             max_stall=settings.max_stall,
+            governor=ThreadGovernor(settings.threads, usable_cores()),
         )
         return cls(
             core,

@@ -228,6 +228,13 @@ def _read_string(function: Callable[..., int], *arguments: Any) -> str:
         size = length + 1
 
 
+def usable_cores() -> int:
+    """Logical processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def physical_cores() -> int:
     """Cores this process may use, without their second hardware threads where Linux tells."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None

@@ -117,6 +117,10 @@ class LlamaRunner:
         if self._api.llama_state_seq_set_data(self._context, data, len(data), slot) == 0:
             raise StepFailed(f"the state of slot {slot} could not be restored")
 
+    def set_threads(self, threads: int) -> None:
+        """See `Runner.set_threads`."""
+        self._api.llama_set_n_threads(self._context, threads, threads)
+
     def reset(self) -> None:
         """See `Runner.reset`."""
         self._api.llama_memory_clear(self._memory, True)

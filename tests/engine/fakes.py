@@ -51,6 +51,7 @@ class FakeRunner:
         self.saved: dict[int, list[int]] = {}
         self.batches: list[Batch] = []
         self.fail_next = False
+        self.threads = 0
 
     def run(self, batch: Batch) -> Logits:
         if self.fail_next:
@@ -84,6 +85,9 @@ class FakeRunner:
                 row[next_token(held)] = 10
                 rows.append(row)
         return np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
+
+    def set_threads(self, threads: int) -> None:
+        self.threads = threads
 
     def reset(self) -> None:
         for held in self.memory.values():

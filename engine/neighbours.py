@@ -1,0 +1,77 @@
+"""Gives up threads while other processes need the cores, and takes them back after.
+
+llama.cpp's threads wait for each other at every operation: one that shares its core with a busy
+neighbour holds up all, and two threads on two cores beside one busy process are slower than one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+INTERVAL = 0.5
+"""Seconds between two looks."""
+BUSY, QUIET = 0.6, 0.3
+"""Cores of others above which a thread gives way, and below which it comes back."""
+
+
+class Usage(Struct, frozen=True):
+    """Processor seconds since boot: of all processes but the niced ones, who give way by
+    themselves, and of this process."""
+
+    all: float
+    own: float
+
+
+def read_usage(stat: Path = Path("/proc/stat")) -> Usage | None:
+    """None where the system does not tell (other than Linux)."""
+    try:
+        fields = stat.read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return None
+    user, _nice, system = (int(field) for field in fields[:3])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return Usage((user + system) / ticks, time.process_time())
+
+
+class ThreadGovernor:
+    """Watches what others take, and says how many threads are best."""
+
+    def __init__(
+        self,
+        threads: int,
+        cores: int,
+        read: Callable[[], Usage | None] = read_usage,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`threads` of `cores` are wanted where nobody else is busy."""
+        self._wanted = threads
+        self._cores = cores
+        self._read = read
+        self._now = now
+        self._seen = now()
+        self._usage = read()
+        self.threads = threads
+
+    def look(self) -> bool:
+        """Whether `threads` has changed; costs next to nothing between two intervals."""
+        moment = self._now()
+        if self._usage is None or moment - self._seen < INTERVAL:
+            return False
+        usage, before = self._read(), self._usage
+        seconds, self._seen, self._usage = moment - self._seen, moment, usage
+        if usage is None or seconds > 4 * INTERVAL:
+            return False  # Idle in between: the average says nothing of this moment.
+        others = (usage.all - before.all - (usage.own - before.own)) / seconds
+        return self._choose(others)
+
+    def _choose(self, others: float) -> bool:
+        margin = BUSY if self.threads == self._wanted else QUIET
+        taken = int(others + 1 - margin)
+        chosen = max(1, min(self._wanted, self._cores - taken))
+        changed, self.threads = chosen != self.threads, chosen
+        return changed

@@ -1,0 +1,95 @@
+"""How many threads are taken beside others, on a scripted processor."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.neighbours import INTERVAL, ThreadGovernor, Usage, read_usage
+from engine.request import Request
+from tests.engine.fakes import FakeRunner, Harness, make_core
+
+
+class Processor:
+    """Time and usage move by `pass_time`."""
+
+    def __init__(self) -> None:
+        self.clock, self.all, self.own = 0.0, 100.0, 5.0
+
+    def pass_time(self, seconds: float, others: float = 0.0, own: float = 2.0) -> None:
+        self.clock += seconds
+        self.own += own * seconds
+        self.all += (own + others) * seconds
+
+    def governor(self, threads: int, cores: int) -> ThreadGovernor:
+        return ThreadGovernor(threads, cores, lambda: Usage(self.all, self.own), lambda: self.clock)
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "others", "expected"),
+    [
+        (2, 2, 0.2, 2),
+        (2, 2, 0.5, 2),
+        (2, 2, 0.8, 1),
+        (2, 2, 2.0, 1),
+        (8, 8, 2.7, 5),
+        (4, 8, 1.0, 4),
+        (4, 8, 5.0, 3),
+        (1, 1, 1.0, 1),
+    ],
+)
+def test_threads_give_way_to_others(threads: int, cores: int, others: float, expected: int) -> None:
+    processor = Processor()
+    governor = processor.governor(threads, cores)
+    processor.pass_time(INTERVAL, others)
+    assert governor.look() == (expected != threads)
+    assert governor.threads == expected
+
+
+def test_they_come_back_when_the_others_are_gone_and_not_before() -> None:
+    processor = Processor()
+    governor = processor.governor(2, 2)
+    seen = []
+    for others in (1.0, 0.5, 0.4, 0.1, 0.5, 0.7):
+        processor.pass_time(INTERVAL, others)
+        governor.look()
+        seen.append(governor.threads)
+    assert seen == [1, 1, 1, 2, 2, 1]
+
+
+def test_between_two_looks_and_after_a_pause_nothing_changes() -> None:
+    processor = Processor()
+    governor = processor.governor(2, 2)
+    processor.pass_time(INTERVAL / 2, 2.0)
+    assert not governor.look()
+    processor.pass_time(INTERVAL * 10, 2.0)
+    assert not governor.look()
+    assert governor.threads == 2
+
+
+def test_where_the_system_does_not_tell_all_threads_stay() -> None:
+    governor = ThreadGovernor(2, 2, lambda: None, lambda: 1.0)
+    assert not governor.look()
+    assert governor.threads == 2
+
+
+def test_usage_of_this_machine_grows() -> None:
+    first = read_usage()
+    if first is None:
+        pytest.skip("the system does not tell what its processors do")
+    sum(range(2_000_000))
+    second = read_usage()
+    assert second is not None
+    assert second.own > first.own
+    assert second.all >= first.all > 0
+
+
+def test_the_step_hands_the_count_to_the_model() -> None:
+    processor = Processor()
+    runner = FakeRunner()
+    harness = Harness(make_core(runner, governor=processor.governor(2, 2)))
+    harness.add(Request(id="a", prompt=[1], max_tokens=9))
+    harness.step()
+    assert runner.threads == 0
+    processor.pass_time(INTERVAL, 1.0)
+    harness.step()
+    assert runner.threads == 1
