@@ -240,7 +240,24 @@ class _Subsets:
         return duties if holds[condition.kind] else None
 
     def follow(self, state: State) -> Iterator[State | None]:
-        return (self.move(state, part) for part in range(len(self.kinds)))
+        if self.nfa.looks or self.nfa.boundaries:
+            return (self.move(state, part) for part in range(len(self.kinds)))
+        return self.follow_plain(state)
+
+    def follow_plain(self, state: State) -> Iterator[State | None]:
+        """As `move` for every part at once: without lookaround no configuration has duties."""
+        moved: list[set[Config]] = [set() for _ in self.kinds]
+        for source, duties in self.closure(state, OTHER):
+            for ranges, target in self.nfa.sets[source]:
+                config = (target, duties)
+                for part in self.members[ranges]:
+                    moved[part].add(config)
+        done: Config = (self.final, frozenset())
+        for configs in moved:
+            if self.open_end and done in configs:
+                yield (OTHER, (), frozenset((done,)))
+            else:
+                yield (OTHER, (), frozenset(configs)) if configs else None
 
     def move(self, state: State, part: int) -> State | None:
         _, behind, _ = state
