@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+CONTENT = re.compile(rb'"content": ?"[^"]')
 PROMPT = "Tell a long story about a lighthouse keeper. Chapter {}."
 
 
@@ -54,7 +56,8 @@ class Client:
             raise SystemExit(f"{status.decode().strip()}: {(await reader.read()).decode()[-500:]}")
         times = []
         while line := await reader.readline():
-            if line.startswith(b"data: {") and b'"content":"' in line.replace(b": ", b":", 3):
+            # The first chunk says only who speaks: its content is empty.
+            if line.startswith(b"data: {") and CONTENT.search(line):
                 times.append(time.perf_counter() - began)
         writer.close()
         return times

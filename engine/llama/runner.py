@@ -22,6 +22,7 @@ class LlamaRunner:
         self._memory = api.llama_get_memory(model.context)
         self._saved: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
         self.n_vocab = model.tokenizer.n_vocab
+        self.n_slots = model.settings.parallel
         native = model.native
         self.can_trim = not (
             api.llama_model_is_recurrent(native) or api.llama_model_is_hybrid(native)
