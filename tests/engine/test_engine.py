@@ -194,6 +194,21 @@ def test_more_clients_than_slots_each_get_their_own_answer(smollm2: Path) -> Non
     with_engine(smollm2, scenario, parallel=3)
 
 
+def test_the_unified_layout_gives_the_same_answers(smollm2: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        prompt = prompt_of(engine, "What is the capital of France?")
+        first, _ = await collect(engine, request("a", prompt, n=2))
+        second, events = await collect(engine, request("b", prompt))
+        assert first == {0: second[0], 1: second[0]}
+        assert "Paris" in second[0]
+        done = events[-1]
+        assert isinstance(done, RequestDone)
+        crowd = (collect(engine, request(f"{i}", prompt)) for i in range(5))
+        assert all("Paris" in texts[0] for texts, _ in await asyncio.gather(*crowd))
+
+    with_engine(smollm2, scenario, kv_unified=True)
+
+
 def test_a_cancelled_request_frees_its_slot_for_the_next(smollm2: Path) -> None:
     async def scenario(engine: Engine) -> None:
         prompt = prompt_of(engine, "What is the capital of France?")

