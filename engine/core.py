@@ -124,17 +124,17 @@ class EngineCore:
         state = sequence.group
         if state.request.id not in self.states:
             return  # Another choice of the request failed in this step.
+        before = sequence.n_generated
         try:
             token, logprob = self._draw(sequence, row)
+            stop_reason = self._append(sequence, token, logprob)
+            if sequence.constraint is not None and sequence.finish_reason is None:
+                stop_reason = self._append_forced(sequence, sequence.constraint)
         except RequestError as error:
             self.abort(state.request.id)
             out.append((state, RequestFailed(error)))
             return
         state.first_token = state.first_token or time.monotonic()
-        before = sequence.n_generated
-        stop_reason = self._append(sequence, token, logprob)
-        if sequence.constraint is not None and sequence.finish_reason is None:
-            stop_reason = self._append_forced(sequence, sequence.constraint)
         finished = sequence.finish_reason is not None
         text, logprobs = sequence.output.take(final=finished)
         event = TokenOutput(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.batch import Clear, Restore, Save
-from engine.errors import NoTokenPossible
+from engine.errors import InvalidGrammar, NoTokenPossible
 from engine.request import (
     Priority,
     Request,
@@ -320,6 +320,26 @@ def test_a_spent_budget_closes_the_thought(open_: str) -> None:
     assert spent.texts[0][0] == "["
     assert len(spent.logprobs[0]) == 4
     assert plain.texts == {0: continuation([5], 9)}
+
+
+class TooComplex(Spelling):
+    """A grammar that the matcher gives up on once it is under way."""
+
+    def accept(self, token: int) -> None:
+        raise InvalidGrammar("too many items")
+
+    def fork(self) -> TooComplex:
+        return TooComplex(self._text)
+
+
+def test_a_grammar_that_fails_under_way_fails_its_own_request_only() -> None:
+    harness = Harness(make_core(FakeRunner()))
+    failed = harness.add(request("a", [1], 5, n=2), TooComplex("ABCDEF"))
+    fine = harness.add(request("b", [1], 5))
+    harness.run()
+    assert isinstance(failed.end, RequestFailed)
+    assert isinstance(failed.end.error, InvalidGrammar)
+    assert fine.texts == {0: continuation([1], 5)}
 
 
 def test_max_tokens_and_stops_cut_forced_tokens() -> None:
