@@ -58,7 +58,8 @@ def card(model: ServedModel) -> ModelCard:
         info = model.engine.info
         result.context_length = result.max_model_len = info.context
         result.max_input_tokens = result.max_tokens = info.context
-        result.capabilities = ["completion", "chat"]
+        thinking = ["thinking"] if model.format.learned.thought.learned else []
+        result.capabilities = ["completion", "chat", "structured_output", "tools", *thinking]
         result.meta = ModelMeta(
             description=info.description,
             architecture=info.architecture,

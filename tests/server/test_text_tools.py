@@ -69,7 +69,8 @@ async def test_model_list(client: Client) -> None:
     assert card["loaded"] is True
     assert card["aliases"] == ["alias"]
     assert card["context_length"] == card["max_model_len"] == 512
-    assert "chat" in card["capabilities"]
+    assert {"chat", "tools", "structured_output"} <= set(card["capabilities"])
+    assert "thinking" not in card["capabilities"]
     assert card["meta"]["n_ctx_train"] == 2048
     assert card["meta"]["n_ctx"] == 512
 
