@@ -28,14 +28,20 @@ class Usage(Struct, frozen=True):
 
 
 def read_usage(stat: Path = Path("/proc/stat")) -> Usage | None:
-    """None where the system does not tell (other than Linux)."""
+    """On the processors this process may use, which a container shares with fewer neighbours than
+    its host has; None where the system does not tell (other than Linux)."""
     try:
-        fields = stat.read_text().split("\n", 1)[0].split()[1:]
-    except OSError:
+        lines = stat.read_text().splitlines()
+        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    except (OSError, AttributeError):
         return None
-    user, _nice, system = (int(field) for field in fields[:3])
-    ticks = os.sysconf("SC_CLK_TCK")
-    return Usage((user + system) / ticks, time.process_time())
+    ticks = 0
+    for line in lines:
+        name, *fields = line.split()
+        if name in mine:
+            user, _nice, system = (int(field) for field in fields[:3])
+            ticks += user + system
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), time.process_time())
 
 
 class ThreadGovernor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from engine.neighbours import INTERVAL, ThreadGovernor, Usage, read_usage
@@ -70,6 +73,19 @@ def test_where_the_system_does_not_tell_all_threads_stay() -> None:
     governor = ThreadGovernor(2, 2, lambda: None, lambda: 1.0)
     assert not governor.look()
     assert governor.threads == 2
+
+
+def test_only_our_own_processors_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text(
+        "cpu  900 900 900 0\ncpu0 100 7 50 0\ncpu1 300 7 50 0\ncpu10 400 7 0 0\nintr 1 2\n"
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 10}, raising=False)
+    monkeypatch.setattr(os, "sysconf", lambda _: 100)
+    usage = read_usage(stat)
+    assert usage is not None
+    assert usage.all == 5.5
+    assert read_usage(tmp_path / "absent") is None
 
 
 def test_usage_of_this_machine_grows() -> None:
