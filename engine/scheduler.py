@@ -134,7 +134,9 @@ class Scheduler:
         stall = self._max_stall if n_decode else max(self._max_stall, LONGEST_STEP)
         due = self.costs.affordable(stall, default=(4 if n_decode else 16) * PROMPT_ALIGNMENT)
         due = min(due, self._ubatch_size, room) // PROMPT_ALIGNMENT * PROMPT_ALIGNMENT
-        return max(min(PROMPT_ALIGNMENT, room), due)
+        # Alone, no fewer rows than flash attention's fast path needs.
+        least = PROMPT_ALIGNMENT if n_decode else 4 * PROMPT_ALIGNMENT
+        return max(min(least, self._ubatch_size, room), due)
 
     def _span(self, sequence: Sequence, n_tokens: int) -> Span:
         start, end = sequence.n_computed, sequence.n_computed + n_tokens

@@ -77,12 +77,15 @@ def test_a_lone_prompt_takes_whole_passes() -> None:
 
 
 def test_a_slow_model_looks_at_its_inbox_every_second() -> None:
-    core = make_core(FakeRunner(), ubatch_size=64)
-    core.scheduler.costs.observe(20.0, 0, 400)
+    core = make_core(FakeRunner(), ubatch_size=128, batch_size=128)
+    core.scheduler.costs.observe(4.0, 0, 400)
     harness = Harness(core)
-    harness.add(request("a", [1] * 70, 1))
+    harness.add(request("a", [1] * 170, 1))
     harness.step()
-    assert core.scheduler.running[0].n_computed == 16
+    assert core.scheduler.running[0].n_computed == 96
+    core.scheduler.costs.observe(400.0, 0, 400)
+    harness.step()
+    assert core.scheduler.running[0].n_computed == 96 + 64
 
 
 def test_prompts_are_served_in_order_of_arrival_not_of_slots() -> None:
