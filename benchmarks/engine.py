@@ -54,7 +54,7 @@ class TimedRunner(LlamaRunner):
 
     def bare_loop(self, prompt: list[int], streams: int, tokens: int) -> float:
         """Tokens per second of argmax decoding, the prompts not timed, in the upper half of the
-        slots, which the engine never needs."""
+        slots."""
         first = self.n_slots // 2
         slots = range(first, first + streams)
         current = {}
@@ -69,7 +69,10 @@ class TimedRunner(LlamaRunner):
             spans = [Span(slot, position, [current[slot]], Rows.LAST) for slot in slots]
             rows = super().run(Batch([], spans))
             current = {slot: int(row.argmax()) for slot, row in zip(slots, rows, strict=True)}
-        return tokens * streams / (time.perf_counter() - began)
+        rate = tokens * streams / (time.perf_counter() - began)
+        # The engine takes these slots for empty.
+        super().run(Batch([Clear(slot) for slot in slots], []))
+        return rate
 
 
 async def bare_rate(
