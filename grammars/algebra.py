@@ -144,9 +144,6 @@ class Algebra:
             self.goals.budget.check_time()
         return have
 
-    def disjoint(self, a: Values, b: Values) -> bool:
-        return self.is_empty(self.intersect(a, b))
-
     def is_empty(self, a: Values) -> bool:
         return not (
             a.null

@@ -18,6 +18,7 @@ from server.chat.plan import CallPlan
 from server.errors import InvalidRequest, Loc, UnsupportedField, quote
 
 FORMAT_LOC: Loc = ("body", "response_format")
+TOOLS_LOC: Loc = ("body", "tools")
 FORMAT_TYPES = ("text", "json_object", "json_schema", "gbnf", "regex")
 
 
@@ -133,7 +134,7 @@ class Constraints:
         try:
             compiled = self._compiled(wanted)
         except GrammarError as error:
-            loc = wanted.form.loc if wanted.form is not None else ("body", "tools")
+            loc = wanted.form.loc if wanted.form is not None else TOOLS_LOC
             raise refusal(error, loc) from None
         return OutputGrammar(Grammar(compiled.gbnf, compiled.lark), compiled.ignored)
 
@@ -196,7 +197,10 @@ def _body(wanted: Wanted, document: Node | None) -> Node:
     """Calls, a document, either of them, or free text that may turn into calls."""
     if wanted.calls is None:
         return document or grammars.text_without(*wanted.banned)
-    forced, triggered = call_nodes(wanted.calls)
+    try:
+        forced, triggered = call_nodes(wanted.calls)
+    except GrammarError as error:
+        raise refusal(error, TOOLS_LOC) from None
     if wanted.must_call:
         return forced
     if document is not None:

