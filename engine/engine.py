@@ -235,7 +235,9 @@ class Engine:
         if self.state != "failed":
             self.state = "stopped"
         self._wake.set()
-        if self._thread.is_alive():
+        if self._thread.ident is None:
+            self._release()  # loaded, but never started
+        else:
             self._thread.join()
         stopped = RequestFailed(EngineUnavailable("stopped"))
         self._hand_over([(request_id, stopped) for request_id in list(self._streams)])

@@ -201,7 +201,9 @@ class Model:
         return text or None
 
     def close(self) -> None:
-        """Free context and weights; adapters go with the model."""
+        """Free context and weights; adapters go with the model. Waits for threads that read the
+        vocabulary: prompts are tokenised, and the trie of grammars is built, beside the engine."""
+        self.tokenizer.close()
         if self._context:
             self._api.llama_free(self._context)
         if self._model:

@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterable
 
-from engine.errors import InvalidToken
+from engine.errors import EngineUnavailable, InvalidToken
 from engine.llama.library import library
 
 _CONTROL = 1 << 3
 _UNKNOWN_OR_UNUSED = (1 << 0) | (1 << 1)
 
 
+class Lease:
+    """Counts the threads inside a native object, so that it is freed only once they have left."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._ended = False
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        """Raises EngineUnavailable after `end`."""
+        with self._changed:
+            if self._ended:
+                raise EngineUnavailable("stopped")
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._users -= 1
+            if self._ended and not self._users:
+                self._changed.notify_all()
+
+    def end(self) -> None:
+        """Let nobody in from now on, and wait for those inside."""
+        with self._changed:
+            self._ended = True
+            self._changed.wait_for(lambda: not self._users)
+
+
 class Tokenizer:
-    """The vocabulary of one model. It never changes, so any thread may call it."""
+    """The vocabulary of one model. It never changes, so any thread may call it until `close`."""
 
     def __init__(self, vocab: ctypes.c_void_p) -> None:
         self._vocab = vocab
         self._api = library().api
         self._pieces: dict[int, bytes] = {}
+        self._lease = Lease()
         self.n_vocab: int = self._api.llama_vocab_n_tokens(vocab)
         self.bos: int = self._api.llama_vocab_bos(vocab)
         self.eos: int = self._api.llama_vocab_eos(vocab)
@@ -37,6 +67,14 @@ class Tokenizer:
         ) | ({self.eos} if self.eos >= 0 else set())
         """Every token that ends an answer, not only eos."""
 
+    def close(self) -> None:
+        """The model is about to be freed: waits for the threads that are inside its vocabulary.
+
+        From then on `encode`, and `token_bytes` of tokens never asked for, raise
+        EngineUnavailable.
+        """
+        self._lease.end()
+
     def encode(
         self, text: str, *, add_special: bool = False, parse_special: bool = True
     ) -> list[int]:
@@ -44,22 +82,24 @@ class Tokenizer:
         with `parse_special` the spelling of a control token becomes that token."""
         data = text.encode("utf-8", "replace")
         size = len(data) + 8
-        out = (ctypes.c_int32 * size)()
-        count = self._api.llama_tokenize(
-            self._vocab, data, len(data), out, size, add_special, parse_special
-        )
-        if count < 0:
-            out = (ctypes.c_int32 * -count)()
+        with self._lease:
+            out = (ctypes.c_int32 * size)()
             count = self._api.llama_tokenize(
-                self._vocab, data, len(data), out, -count, add_special, parse_special
+                self._vocab, data, len(data), out, size, add_special, parse_special
             )
+            if count < 0:
+                out = (ctypes.c_int32 * -count)()
+                count = self._api.llama_tokenize(
+                    self._vocab, data, len(data), out, -count, add_special, parse_special
+                )
         return out[:count]
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of `token`, control tokens in their spelling; raises InvalidToken."""
         piece = self._pieces.get(token)
         if piece is None:
-            piece = self._pieces[token] = self._read_piece(token)
+            with self._lease:
+                piece = self._pieces[token] = self._read_piece(token)
         return piece
 
     def _read_piece(self, token: int) -> bytes:
