@@ -24,10 +24,13 @@ from server.config import ServerConfig
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, quote
 from server.middleware import Envelope, error_response
 from server.models import Models
+from server.store import open_store
 
 
 def create_app(config: ServerConfig, models: Models) -> Starlette:
     """Serves `models`, which begin to load when the server starts."""
+
+    store = open_store(config.store, config.store_mib)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -35,6 +38,7 @@ def create_app(config: ServerConfig, models: Models) -> Starlette:
         yield
         await models.drain(config.drain_timeout)
         models.close()
+        store.close()
 
     apis = (
         ChatCompletions(config, models),

@@ -70,6 +70,10 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Seconds of silence after which a stream carries a comment."""
     drain_timeout: float = 30.0
     """Seconds that running requests get after SIGTERM."""
+    store: Path | None = None
+    """File of stored completions and responses; None: in the user's data directory."""
+    store_mib: int = 1024
+    """Most MiB of documents in it; beyond that the oldest are deleted. 0 stores nothing."""
 
 
 SERVER_FIELDS = (
@@ -82,6 +86,8 @@ SERVER_FIELDS = (
     "max_body_bytes",
     "keepalive",
     "drain_timeout",
+    "store",
+    "store_mib",
 )
 FIELD_NAMES = {"mmap": "use_mmap", "mlock": "use_mlock", "extra_bufts": "use_extra_bufts"}
 """Options whose field of ModelSettings has another name."""

@@ -8,7 +8,8 @@ ApiError                     errors of the front end; `loc` is the path of the f
 ├── NotFound                 no such route
 ├── MethodNotAllowed
 ├── BodyTooLarge
-└── UnsupportedMediaType
+├── UnsupportedMediaType
+└── StoreUnavailable         the file of stored answers is broken or full
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ class UnsupportedMediaType(ApiError):
     """A body that is not JSON, or is compressed."""
 
 
+class StoreUnavailable(ApiError):
+    """The file of stored answers cannot be read or written; the message says which, and why."""
+
+
 class Fate(Struct, frozen=True):
     """How one class of errors looks to a client."""
 
@@ -94,6 +99,7 @@ FATES: dict[type[Exception], Fate] = {
     MethodNotAllowed: Fate(405, _REQUEST, "method_not_allowed"),
     BodyTooLarge: Fate(413, _REQUEST, "request_too_large"),
     UnsupportedMediaType: Fate(415, _REQUEST, "unsupported_media_type"),
+    StoreUnavailable: Fate(507, _SERVER, "store_unavailable"),
     engine.RequestError: Fate(400, _REQUEST, "invalid_request"),
     engine.ContextLengthExceeded: Fate(400, _REQUEST, "context_length_exceeded"),
     engine.InvalidToken: Fate(400, _REQUEST, "invalid_token"),
