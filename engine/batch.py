@@ -13,6 +13,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from engine.lora import LoraSet
+
 Logits = NDArray[np.float32]
 """Shape (rows, n_vocab), natural units of the model; a view that the next step overwrites."""
 
@@ -75,6 +77,8 @@ class Batch(Struct):
 
     ops: list[MemoryOp]
     spans: list[Span]
+    lora: LoraSet = ()
+    """The adapters that every span is computed with."""
 
     @property
     def n_tokens(self) -> int:

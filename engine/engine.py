@@ -31,6 +31,7 @@ from engine.kv_cache import KVCache
 from engine.llama.model import Model, usable_cores
 from engine.llama.runner import LlamaRunner
 from engine.llama.tokenizer import Tokenizer
+from engine.lora import LoraSet, lora_set
 from engine.neighbours import ThreadGovernor
 from engine.request import Event, Grammar, Request, RequestFailed
 from engine.scheduler import PROMPT_ALIGNMENT
@@ -144,19 +145,19 @@ class Engine:
     def submit(self, request: Request) -> Stream:
         """Put `request` in line; on the loop.
 
-        Raises EngineUnavailable, QueueFull, ContextLengthExceeded, InvalidToken, InvalidGrammar
-        or RequestError.
+        Raises EngineUnavailable, QueueFull, ContextLengthExceeded, InvalidToken, InvalidGrammar,
+        InvalidLora or RequestError.
         """
         if self.state != "ready":
             raise EngineUnavailable(self.state, self.failure or "")
         if len(self._streams) >= self._max_in_flight:
             raise QueueFull(self._max_queue, retry_after=1)
         self._check(request)
-        constraint = self._constraint(request)
+        constraint, lora = self._constraint(request), self._lora_set(request)
         stream = Stream(lambda: self._cancel(request.id))
         self._streams[request.id] = stream
         self._idle.clear()
-        self._post(RequestState(request, time.monotonic(), constraint))
+        self._post(RequestState(request, time.monotonic(), constraint, lora))
         return stream
 
     def _check(self, request: Request) -> None:
@@ -172,6 +173,10 @@ class Engine:
             self.tokenizer.check(max(ids))
         if request.n < 1 or request.max_tokens < 1:
             raise RequestError("n and max_tokens must be at least 1")
+
+    def _lora_set(self, request: Request) -> LoraSet:
+        wanted = self.info.lora if request.lora is None else request.lora
+        return lora_set(wanted, (each.name for each in self.info.lora)) if wanted else ()
 
     def _constraint(self, request: Request) -> Constraint | None:
         if request.grammar is None:

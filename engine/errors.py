@@ -4,6 +4,7 @@ EngineError
 ├── RequestError               the request is at fault; the same request fails again
 │   ├── ContextLengthExceeded  the prompt does not fit the context of one request
 │   ├── InvalidToken           a token id that the vocabulary does not have
+│   ├── InvalidLora            adapters that the model does not have, or one named twice
 │   ├── InvalidGrammar         the matcher refuses the grammar
 │   └── NoTokenPossible        bans and grammar together leave no token to sample
 ├── QueueFull                  try again after `retry_after` seconds
@@ -25,6 +26,12 @@ class RequestError(EngineError):
     """The request is at fault. `param` names the field of the request where one is known."""
 
     param: str | None = None
+
+
+class InvalidLora(RequestError):
+    """The request names LoRA adapters that the model does not have, or one of them twice."""
+
+    param = "lora"
 
 
 class ContextLengthExceeded(RequestError):

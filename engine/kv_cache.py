@@ -1,23 +1,22 @@
 """Who owns which llama.cpp sequence, and where a prompt's prefix can be had from.
 
 Three sources, cheapest first: an idle slot that still holds the prefix (trimmed in place), a
-copy in host memory, another slot that holds it. Pure bookkeeping: what is decided here comes
-out as memory operations for the next step.
+copy in host memory, another slot that holds it. A prefix counts only under the adapters that it
+was computed with. Pure bookkeeping: what is decided here comes out as memory operations for the
+next step.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Iterable
 
 from msgspec import Struct
 
-from engine.batch import Clear, Drop, MemoryOp, Restore, Save, Trim
-from engine.radix_cache import RadixTree, common_prefix
-
-WORTH_COPYING = 32
-"""Tokens below which computing again is no dearer than a copy (0.02 ms a token) and its memory."""
+from engine.batch import Clear, MemoryOp, Restore, Trim
+from engine.host_copies import WORTH_COPYING, Held, HostCopies, HostCopy
+from engine.lora import LoraSet
+from engine.radix_cache import common_prefix
 
 
 class Running(Struct, frozen=True):
@@ -25,6 +24,7 @@ class Running(Struct, frozen=True):
 
     slot: int
     tokens: list[int]
+    lora: LoraSet = ()
 
 
 class Prefill(Struct, frozen=True):
@@ -32,18 +32,11 @@ class Prefill(Struct, frozen=True):
 
     prompt: list[int]
     n_computed: int
-
-
-class _Copy(Struct):
-    """KV in host memory."""
-
-    handle: int
-    tokens: list[int]
-    size: int
+    lora: LoraSet = ()
 
 
 class KVCache:
-    """Slots, and copies in host memory within a budget, least recently used out first."""
+    """Slots, and copies in host memory."""
 
     def __init__(
         self,
@@ -65,86 +58,88 @@ class KVCache:
         self._retain = retain
         self._min_computed = min_computed
         self._align = align
-        self._budget = budget
-        self._bytes_per_token = bytes_per_token
-        self._idle: OrderedDict[int, list[int]] = OrderedDict((slot, []) for slot in range(n_slots))
-        """Slot → tokens it still holds, least recently used first."""
+        self._idle: OrderedDict[int, Held] = OrderedDict(
+            (slot, Held([])) for slot in range(n_slots)
+        )
+        """Slot → what it still holds, least recently used first."""
         self._outside = {-1, n_slots}
-        self._copies: OrderedDict[int, _Copy] = OrderedDict()
-        self._tree: RadixTree[int] = RadixTree()
-        self._handles = itertools.count(1)
         self._ops: list[MemoryOp] = []
-        self.size = 0
-        """Bytes of the copies in host memory, forks left out."""
+        self._copies = HostCopies(
+            self.queue, can_trim=can_trim, budget=budget, bytes_per_token=bytes_per_token
+        )
 
     @property
     def n_idle(self) -> int:
         """Slots that can be acquired."""
         return len(self._idle)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the copies in host memory, forks left out."""
+        return self._copies.size
+
     def take_ops(self) -> list[MemoryOp]:
         """What the next step has to do first, in order."""
         ops, self._ops = self._ops, []
         return ops
 
-    def match_prefix(self, prompt: list[int]) -> int:
+    def match_prefix(self, prompt: list[int], lora: LoraSet = ()) -> int:
         """Tokens of `prompt` that an idle slot or a copy could save; changes nothing."""
-        prefix = self._reusable(prompt)
-        best = max((self._usable(held, prefix) for held in self._idle.values()), default=0)
-        length, handle = self._tree.match_prefix(prefix)
-        if handle is not None:
-            best = max(best, self._usable(self._copies[handle].tokens, prefix[:length]))
-        return best
+        wanted = self._reusable(prompt, lora)
+        best = max((self._usable(held, wanted) for held in self._idle.values()), default=0)
+        return max(best, self._best_copy(wanted)[1])
 
-    def acquire(self, prompt: list[int], running: Iterable[Running] = ()) -> tuple[int, int]:
+    def acquire(
+        self, prompt: list[int], running: Iterable[Running] = (), lora: LoraSet = ()
+    ) -> tuple[int, int]:
         """A slot for `prompt`, and how many of its tokens are in it already.
 
         KeyError if no slot is idle.
         """
-        prefix = self._reusable(prompt)
-        slot, in_slot = self._best_idle(prefix)
-        handle, in_copy = self._best_copy(prefix)
+        wanted = self._reusable(prompt, lora)
+        slot, in_slot = self._best_idle(wanted)
+        copy, in_copy = self._best_copy(wanted)
         placed = self._well_placed()
-        apart = (Running(s, held) for s, held in self._idle.items() if s not in placed)
-        source, in_running = self._best_running(prefix, [*running, *apart])
+        apart = ((s, held) for s, held in self._idle.items() if s not in placed)
+        at_work = ((each.slot, Held(each.tokens, each.lora)) for each in running)
+        source, held, in_running = self._best_running(wanted, [*at_work, *apart])
         if max(in_copy, in_running) < in_slot + WORTH_COPYING:
             return slot, self._reuse(slot, in_slot)
-        if in_running >= in_copy + WORTH_COPYING and source is not None:
-            handle = self._save(source.slot, source.tokens)
-            in_copy = in_running
-        self._copies.move_to_end(handle)
-        slot = self._vacate(keep=handle)
-        self._ops.append(Restore(slot, handle))
-        self._trim(slot, in_copy, len(self._copies[handle].tokens))
-        self._shrink()
-        return slot, in_copy
+        if copy is None or in_running >= in_copy + WORTH_COPYING:
+            copy, in_copy = self._copies.save(source, held), in_running
+        return self._restore(copy, in_copy), in_copy
 
-    def worth_waiting(self, prompt: list[int], prefills: Iterable[Prefill]) -> bool:
+    def worth_waiting(
+        self, prompt: list[int], prefills: Iterable[Prefill], lora: LoraSet = ()
+    ) -> bool:
         """Whether a prefill under way will soon hold much more of `prompt` than can be had now."""
         if not self._can_trim:
             return False
-        prefix = self._reusable(prompt)
+        wanted = self._reusable(prompt, lora)
         coming = (
             shared
             for each in prefills
-            if (shared := common_prefix(each.prompt, prefix)) > each.n_computed
+            if each.lora == lora
+            and (shared := common_prefix(each.prompt, wanted.tokens)) > each.n_computed
         )
         best = max(coming, default=0)
-        return best >= WORTH_COPYING and best >= self.match_prefix(prompt) + WORTH_COPYING
+        return best >= WORTH_COPYING and best >= self.match_prefix(prompt, lora) + WORTH_COPYING
 
-    def _reusable(self, prompt: list[int]) -> list[int]:
-        return prompt[: max(0, len(prompt) - self._min_computed)]
+    def _reusable(self, prompt: list[int], lora: LoraSet) -> Held:
+        return Held(prompt[: max(0, len(prompt) - self._min_computed)], lora)
 
-    def _usable(self, held: list[int], prefix: list[int]) -> int:
-        """Tokens of `prefix` that `held` gives; memory that cannot be trimmed must fit whole."""
-        shared = common_prefix(held, prefix)
+    def _usable(self, held: Held, wanted: Held) -> int:
+        """Tokens of `wanted` that `held` gives; memory that cannot be trimmed must fit whole."""
+        if held.lora != wanted.lora:
+            return 0
+        shared = common_prefix(held.tokens, wanted.tokens)
         if self._can_trim:
             return shared - shared % self._align
-        return shared if shared == len(held) else 0
+        return shared if shared == len(held.tokens) else 0
 
-    def _best_idle(self, prefix: list[int]) -> tuple[int, int]:
+    def _best_idle(self, wanted: Held) -> tuple[int, int]:
         """The well-placed idle slot with the longest usable prefix; the victim where none has."""
-        usable = {slot: self._usable(self._idle[slot], prefix) for slot in self._well_placed()}
+        usable = {slot: self._usable(self._idle[slot], wanted) for slot in self._well_placed()}
         slot = max(usable, key=lambda slot: usable[slot])
         return (slot, usable[slot]) if usable[slot] else (self._victim(), 0)
 
@@ -159,93 +154,65 @@ class KVCache:
     def _victim(self) -> int:
         """The well-placed slot with the least to lose: the lowest empty one, else the oldest."""
         placed = self._well_placed()
-        empty = [slot for slot in placed if not self._idle[slot]]
+        empty = [slot for slot in placed if not self._idle[slot].tokens]
         return min(empty) if empty else placed[0]
 
-    def _best_copy(self, prefix: list[int]) -> tuple[int, int]:
-        length, handle = self._tree.match_prefix(prefix)
-        if handle is None:
-            return 0, 0
-        return handle, self._usable(self._copies[handle].tokens, prefix[:length])
+    def _best_copy(self, wanted: Held) -> tuple[HostCopy | None, int]:
+        length, copy = self._copies.match_prefix(wanted)
+        if copy is None:
+            return None, 0
+        return copy, self._usable(copy.held, Held(wanted.tokens[:length], wanted.lora))
 
     def _best_running(
-        self, prefix: list[int], running: Iterable[Running]
-    ) -> tuple[Running | None, int]:
-        best, length = None, 0
-        for each in running:
-            if (usable := self._usable(each.tokens, prefix)) > length:
-                best, length = each, usable
-        return best, length
+        self, wanted: Held, running: Iterable[tuple[int, Held]]
+    ) -> tuple[int, Held, int]:
+        best, length = (-1, Held([])), 0
+        for slot, held in running:
+            if (usable := self._usable(held, wanted)) > length:
+                best, length = (slot, held), usable
+        return *best, length
 
     def _reuse(self, slot: int, length: int) -> int:
         """Take `slot` with its first `length` tokens; the rest is copied if it is worth it."""
         held = self._idle.pop(slot)
-        if len(held) >= length + WORTH_COPYING:
-            self._keep(slot, held)
+        if len(held.tokens) >= length + WORTH_COPYING:
+            self._copies.keep(slot, held)
         if length:
-            self._trim(slot, length, len(held))
-        elif held:
+            self._trim(slot, length, len(held.tokens))
+        elif held.tokens:
             self._ops.append(Clear(slot))
         return length
 
-    def _vacate(self, keep: int = 0) -> int:
+    def _restore(self, copy: HostCopy, length: int) -> int:
+        """A slot with the first `length` tokens of `copy`."""
+        self._copies.touch(copy)
+        slot = self._vacate(spare=copy)
+        self._ops.append(Restore(slot, copy.handle))
+        self._trim(slot, length, len(copy.held.tokens))
+        self._copies.shrink()
+        return slot
+
+    def _vacate(self, spare: HostCopy | None = None) -> int:
         slot = self._victim()
-        held = self._idle.pop(slot)
-        if len(held) >= WORTH_COPYING:
-            self._keep(slot, held, keep)
+        self._copies.keep(slot, self._idle.pop(slot), spare)
         return slot
 
     def _trim(self, slot: int, length: int, held: int) -> None:
         if length < held:
             self._ops.append(Trim(slot, length))
 
-    def _keep(self, slot: int, held: list[int], keep: int = 0) -> None:
-        """Copy what a slot holds to host memory, unless a copy has it already."""
-        length, _ = self._tree.match_prefix(held)
-        needed = len(held) * self._bytes_per_token
-        if length < len(held) and 0 < needed <= self._budget:
-            self._save(slot, held)
-            self._shrink(keep)
-
-    def _save(self, slot: int, tokens: list[int]) -> int:
-        """Copy a slot to host memory; copies of its prefixes are then of no use."""
-        if self._can_trim:
-            for handle in list(self._tree.prefixes_of(tokens)):
-                self._drop(handle)
-        handle = self.new_handle()
-        copy = _Copy(handle, list(tokens), len(tokens) * self._bytes_per_token)
-        self._copies[handle] = copy
-        self._tree.insert(copy.tokens, handle)
-        self.size += copy.size
-        self._ops.append(Save(slot, handle))
-        return handle
-
-    def _drop(self, handle: int) -> None:
-        copy = self._copies.pop(handle)
-        self._tree.remove(copy.tokens)
-        self.size -= copy.size
-        self._ops.append(Drop(handle))
-
-    def _shrink(self, keep: int = 0) -> None:
-        """Drop the least recently used copies until the budget holds; `keep` is in use."""
-        for handle in list(self._copies):
-            if self.size <= self._budget:
-                return
-            if handle != keep:
-                self._drop(handle)
-
-    def release(self, slot: int, tokens: list[int]) -> None:
+    def release(self, slot: int, tokens: list[int], lora: LoraSet = ()) -> None:
         """Give a slot back with what it holds."""
         assert slot not in self._idle, f"slot {slot} was released twice"
-        self._idle[slot] = list(tokens) if self._retain else []
+        held = Held(list(tokens), lora)
+        self._idle[slot] = held if self._retain else Held([])
         if not self._retain:
-            if len(tokens) >= WORTH_COPYING:
-                self._keep(slot, tokens)
+            self._copies.keep(slot, held)
             self._ops.append(Clear(slot))
 
     def new_handle(self) -> int:
         """A number for a copy outside the cache, such as a fork's."""
-        return next(self._handles)
+        return self._copies.new_handle()
 
     def queue(self, op: MemoryOp) -> None:
         """Add an operation of the caller's to the next step's."""
@@ -258,8 +225,6 @@ class KVCache:
     def forget(self) -> None:
         """The memory behind was reset: nothing holds anything, and nothing is left to do."""
         for slot in self._idle:
-            self._idle[slot] = []
-        self._copies.clear()
-        self._tree = RadixTree()
+            self._idle[slot] = Held([])
+        self._copies.forget()
         self._ops.clear()
-        self.size = 0

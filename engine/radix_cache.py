@@ -38,6 +38,10 @@ class RadixTree(Generic[T]):
     def __init__(self) -> None:
         self._root: _Node[T] = _Node([], None)
 
+    def __bool__(self) -> bool:
+        """Whether anything is mapped."""
+        return bool(self._root.children or self._root.value is not None)
+
     def insert(self, tokens: list[int], value: T) -> None:
         """Map `tokens`, which must not be mapped, to `value`."""
         node, at = self._root, 0

@@ -70,6 +70,13 @@ class ThoughtBudget(Struct, frozen=True):
     """The text that opens a thought; "" where the prompt has opened it."""
 
 
+class LoraScale(Struct, frozen=True):
+    """A LoRA adapter of the model and how strongly it counts; 0 is off."""
+
+    name: str
+    scale: float = 1.0
+
+
 class Request(Struct, frozen=True, kw_only=True):
     """One prompt and what to generate from it."""
 
@@ -95,6 +102,8 @@ class Request(Struct, frozen=True, kw_only=True):
     priority: Priority = Priority.NORMAL
     user: str = ""
     """Key of the fair share: waiting requests of different users are admitted in turn."""
+    lora: tuple[LoraScale, ...] | None = None
+    """The adapters that count, all others are off; None: as the model is configured."""
 
 
 class TopLogprob(Struct, frozen=True):

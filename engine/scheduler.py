@@ -9,6 +9,7 @@ from msgspec import Struct
 from engine.batch import Batch, Drop, Restore, Rows, Save, Span
 from engine.costs import StepCosts
 from engine.kv_cache import KVCache, Prefill, Running
+from engine.lora import LoraSet, LoraTurns
 from engine.sequence import RequestState, Sequence
 from engine.waiting import WaitingQueue
 
@@ -58,6 +59,7 @@ class Scheduler:
         self._max_stall = max_stall
         self._new_choices = new_choices
         self._forking: list[RequestState] = []
+        self._turns = LoraTurns()
 
     @property
     def has_work(self) -> bool:
@@ -93,19 +95,31 @@ class Scheduler:
     def schedule(self) -> Step:
         """Admit who fits, then take every decoding token and as much of the prompts as is due."""
         self._admit()
-        decoding = [each for each in self.running.values() if each.decoding]
+        lora, active = self._whose_turn()
+        decoding = [each for each in active if each.decoding]
         shares = {each.slot: min(each.n_waiting, self._ubatch_size) for each in decoding}
-        budget = self._prompt_budget(sum(shares.values()))
-        prompts = (each for each in self.running.values() if not each.decoding)
+        others = sum(each.decoding for each in self.running.values()) - len(decoding)
+        budget = self._prompt_budget(sum(shares.values()), stalls=bool(decoding or others))
+        prompts = (each for each in active if not each.decoding)
         for sequence in sorted(prompts, key=lambda each: each.group.submitted):
             shares[sequence.slot] = min(sequence.n_waiting, budget)
             budget -= shares[sequence.slot]
-        step = Step(Batch(self._kv.take_ops(), []), [], n_decode=len(decoding))
+        step = Step(Batch(self._kv.take_ops(), [], lora), [], n_decode=len(decoding))
         for slot, n_tokens in sorted(shares.items()):
             if n_tokens:
                 step.sequences.append(self.running[slot])
                 step.batch.spans.append(self._span(self.running[slot], n_tokens))
         return step
+
+    def _whose_turn(self) -> tuple[LoraSet, list[Sequence]]:
+        """A step has one set of adapters: who runs with it."""
+        by_set: dict[LoraSet, list[Sequence]] = {}
+        for each in self.running.values():
+            by_set.setdefault(each.group.lora, []).append(each)
+        if not by_set:
+            return (), []
+        lora = self._turns.next(by_set)
+        return lora, by_set[lora]
 
     def _admit(self) -> None:
         while self._kv.n_idle and not self._forking:
@@ -114,28 +128,33 @@ class Scheduler:
                 return
             state.choices = self._new_choices(state)
             state.unstarted = state.choices[1:]
-            holders = [Running(s.slot, s.tokens[: s.n_computed]) for s in self.running.values()]
-            slot, state.cached_tokens = self._kv.acquire(state.request.prompt, holders)
+            holders = [
+                Running(each.slot, each.tokens[: each.n_computed], each.group.lora)
+                for each in self.running.values()
+            ]
+            slot, state.cached_tokens = self._kv.acquire(
+                state.request.prompt, holders, lora=state.lora
+            )
             self._start(state.choices[0], slot, state.cached_tokens)
 
     def _can_start(self, state: RequestState) -> bool:
         """Not while another request computes a long prefix of the same prompt: then copy that."""
         prefills = [
-            Prefill(sequence.group.request.prompt, sequence.n_computed)
+            Prefill(sequence.group.request.prompt, sequence.n_computed, sequence.group.lora)
             for sequence in self.running.values()
             if not sequence.decoding
         ]
-        return not self._kv.worth_waiting(state.request.prompt, prefills)
+        return not self._kv.worth_waiting(state.request.prompt, prefills, state.lora)
 
-    def _prompt_budget(self, n_decode: int) -> int:
+    def _prompt_budget(self, n_decode: int, stalls: bool) -> int:
         """Tokens of prompts in this step, at most one pass through the graph. While nobody waits
-        for a token, only that someone who hangs up is noticed bounds it."""
+        for a token (`stalls`), only that someone who hangs up is noticed bounds it."""
         room = self._batch_size - n_decode
-        stall = self._max_stall if n_decode else max(self._max_stall, LONGEST_STEP)
-        due = self.costs.affordable(stall, default=(4 if n_decode else 16) * PROMPT_ALIGNMENT)
+        stall = self._max_stall if stalls else max(self._max_stall, LONGEST_STEP)
+        due = self.costs.affordable(stall, default=(4 if stalls else 16) * PROMPT_ALIGNMENT)
         due = min(due, self._ubatch_size, room) // PROMPT_ALIGNMENT * PROMPT_ALIGNMENT
         # Alone, no fewer rows than flash attention's fast path needs.
-        least = PROMPT_ALIGNMENT if n_decode else 4 * PROMPT_ALIGNMENT
+        least = PROMPT_ALIGNMENT if stalls else 4 * PROMPT_ALIGNMENT
         return max(min(least, self._ubatch_size, room), due)
 
     def _span(self, sequence: Sequence, n_tokens: int) -> Span:
@@ -163,7 +182,8 @@ class Scheduler:
         """Take a sequence out; its slot keeps what it holds until somebody else needs it."""
         if self.running.get(sequence.slot) is sequence:
             del self.running[sequence.slot]
-            self._kv.release(sequence.slot, sequence.tokens[: sequence.n_computed])
+            tokens = sequence.tokens[: sequence.n_computed]
+            self._kv.release(sequence.slot, tokens, sequence.group.lora)
 
     def remove(self, state: RequestState) -> None:
         """Forget a request wherever it is: waiting, in prefill, decoding or partly started."""

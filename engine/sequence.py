@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from engine.lora import LoraSet
 from engine.output import OutputText
 from engine.request import FinishReason, Request
 from engine.sampler import Sampler
@@ -78,10 +79,16 @@ class RequestState:
     """A request with its choices, and what they share."""
 
     def __init__(
-        self, request: Request, submitted: float, constraint: Constraint | None = None
+        self,
+        request: Request,
+        submitted: float,
+        constraint: Constraint | None = None,
+        lora: LoraSet = (),
     ) -> None:
-        """`constraint` stands at the start of the request's grammar; each choice forks it."""
+        """`constraint` stands at the start of the request's grammar; each choice forks it.
+        `lora` is what the request's adapters come to."""
         self.request = request
+        self.lora = lora
         self.constraint = constraint
         self.choices: list[Sequence] = []
         self.unstarted: list[Sequence] = []

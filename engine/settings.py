@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from engine.request import LoraScale
+
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 SplitMode = Literal["none", "layer", "row", "tensor"]
 
@@ -15,10 +17,17 @@ AUTO_LAYERS = -2
 
 
 class LoraAdapter(Struct, frozen=True):
-    """A LoRA GGUF that is applied to every request of the model."""
+    """A LoRA GGUF that is applied to every request of the model that does not say otherwise."""
 
     path: Path
     scale: float = 1.0
+    name: str = ""
+    """What requests call it; "" stands for the file's name without its ending."""
+
+    @property
+    def label(self) -> str:
+        """The name, given or not."""
+        return self.name or self.path.stem
 
 
 class ModelSettings(Struct, frozen=True, kw_only=True):
@@ -79,3 +88,5 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Where the layers run, such as `CPU` or `CUDA0 (24/32 layers)`."""
     fingerprint: str
     """Changes with the file, the build and the settings that change bits."""
+    lora: tuple[LoraScale, ...] = ()
+    """The LoRA adapters by name, with the scale they have where a request names none."""

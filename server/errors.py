@@ -103,6 +103,7 @@ FATES: dict[type[Exception], Fate] = {
     engine.RequestError: Fate(400, _REQUEST, "invalid_request"),
     engine.ContextLengthExceeded: Fate(400, _REQUEST, "context_length_exceeded"),
     engine.InvalidToken: Fate(400, _REQUEST, "invalid_token"),
+    engine.InvalidLora: Fate(400, _REQUEST, "invalid_lora"),
     engine.InvalidGrammar: Fate(400, _REQUEST, "invalid_grammar"),
     engine.NoTokenPossible: Fate(400, _REQUEST, "no_token_possible"),
     engine.QueueFull: Fate(429, "rate_limit_error", "queue_full"),

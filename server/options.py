@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,6 +14,9 @@ from typing import Any, Literal, get_args
 from msgspec import Struct
 
 from engine.settings import ALL_LAYERS, AUTO_LAYERS, KVType, LoraAdapter, SplitMode
+
+LORA_NAME = re.compile(r"[A-Za-z0-9_-]{2,}")
+"""Two characters at least: one is the letter of a drive."""
 
 Scope = Literal["server", "model", "entry"]
 """server: of the process; model: of each model, shared in [defaults]; entry: only [models.NAME]."""
@@ -135,17 +139,22 @@ def parse_shares(text: str) -> tuple[float, ...]:
 
 
 def parse_lora(text: str) -> LoraAdapter:
-    """`path` or `path=scale`; an `=` that no number follows belongs to the path."""
+    """`path`, `path=scale` or either after `name:`. An `=` that no number follows, and a `:`
+    that more than a plain word stands before, belong to the path."""
+    word, colon, rest = text.partition(":")
+    name = word if colon and LORA_NAME.fullmatch(word) else ""
+    if name:
+        text = rest
     path, _, tail = text.rpartition("=")
     try:
         scale = float(tail) if path else None
     except ValueError:
         scale = None
     if scale is None:
-        return LoraAdapter(parse_path(text))
+        return LoraAdapter(parse_path(text), name=name)
     if not math.isfinite(scale):
         raise ValueError
-    return LoraAdapter(parse_path(path), scale)
+    return LoraAdapter(parse_path(path), scale, name)
 
 
 TEXT = Kind("some text", parse_text, "TEXT")
@@ -155,7 +164,7 @@ MEASURED = choice({"on": True, "off": False, "auto": None})
 LOG_LEVEL = choice({level: level for level in ("debug", "info", "warning", "error")})
 LAYERS = Kind("a number of layers, all or auto", parse_layers, "N|all|auto")
 SHARES = Kind("numbers of 0 or more, such as 3,1", parse_shares, "X,X,…")
-LORA = Kind("a path, or path=scale", parse_lora, "PATH[=SCALE]")
+LORA = Kind("a path, path=scale, or name:path=scale", parse_lora, "[NAME:]PATH[=SCALE]")
 COUNT = integer(1)
 
 OPTIONS: tuple[Option, ...] = (
@@ -209,7 +218,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("mmap", "model", SWITCH, "map the file instead of reading it"),
     Option("mlock", "model", SWITCH, "keep the weights from being swapped out"),
     Option("extra_bufts", "model", MEASURED, "repacked weights (AMX and the like)"),
-    Option("lora", "model", LORA, "apply this LoRA adapter", repeat=True),
+    Option(
+        "lora", "model", LORA, "LoRA adapter, applied unless a request says otherwise", repeat=True
+    ),
     Option("chat_template_file", "model", PATH, "Jinja template instead of the model's own"),
 )
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 from msgspec import Struct
 
 from engine.errors import ContextLengthExceeded
-from engine.request import Grammar, Priority, Request, SamplingParams, ThoughtBudget
+from engine.request import Grammar, LoraScale, Priority, Request, SamplingParams, ThoughtBudget
 from server.errors import InvalidRequest, quote
-from server.protocol.options import GenerationOptions
+from server.protocol.options import GenerationOptions, LoraOption
 
 
 class Range(Struct, frozen=True):
@@ -58,6 +58,7 @@ CHOICES = {
     "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
 }
 LOGIT_BIAS = Range(-100, 100)
+LORA_SCALE = Range(-100, 100)
 MAX_STOPS = 16
 METADATA_KEYS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
 
@@ -124,6 +125,7 @@ def request(
         thought=thought,
         priority=_PRIORITIES.get(options.service_tier or "", Priority.NORMAL),
         user=fair_share_key(options, client),
+        lora=lora_scales(options.lora),
     )
 
 
@@ -188,6 +190,19 @@ def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
             loc = ("body", "stop") if isinstance(stop, str) else ("body", "stop", index)
             raise InvalidRequest("a stop string must not be empty", loc=loc)
     return stops
+
+
+def lora_scales(wire: list[LoraOption] | None) -> tuple[LoraScale, ...] | None:
+    """Whether the model has these adapters, the engine knows."""
+    if wire is None:
+        return None
+    for index, each in enumerate(wire):
+        if each.scale not in LORA_SCALE:
+            raise InvalidRequest(
+                f"the scale of {quote(each.name)} must be {LORA_SCALE}, but is {each.scale:g}",
+                loc=("body", "lora", index, "scale"),
+            )
+    return tuple(LoraScale(each.name, each.scale) for each in wire)
 
 
 def check_metadata(metadata: dict[str, str] | None) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from engine.settings import LoraAdapter
 from server.options import BY_NAME, OPTIONS, PATH, SHARES, Option, Scope
 
 
@@ -176,7 +176,7 @@ def beside(directory: Path, option: Option, value: Any) -> Any:
     if option.kind is PATH:
         return directory / value
     if option.name == "lora":
-        return tuple(LoraAdapter(directory / item.path, item.scale) for item in value)
+        return tuple(replace(item, path=directory / item.path) for item in value)
     return value
 
 

@@ -14,7 +14,8 @@ from engine.gguf_check import check_gguf
 from engine.llama.library import KV_TYPES, SPLIT_MODES, library
 from engine.llama.tokenizer import Tokenizer
 from engine.memory import DEFAULT_CONTEXT_LIMIT, kv_bytes
-from engine.settings import AUTO_LAYERS, ModelInfo, ModelSettings
+from engine.request import LoraScale
+from engine.settings import AUTO_LAYERS, LoraAdapter, ModelInfo, ModelSettings
 
 OnProgress = Callable[[float], None]
 
@@ -34,7 +35,8 @@ class Model:
             raise ModelFileNotFound(f"no such file: {settings.path}")
         self._library = library()
         self._api = self._library.api
-        self._adapters: list[Any] = []
+        self.adapters: dict[str, Any] = {}
+        """Name → native handle of every LoRA adapter; none is applied yet."""
         self._context: Any = None
         self._model = self._load(settings, on_progress)
         try:
@@ -42,7 +44,7 @@ class Model:
             self._check_kind(settings)
             self.settings = self._complete(settings)
             self._context = self.create_context(self.settings)
-            self._apply_lora(self.settings)
+            self._load_adapters(self.settings)
         except BaseException:
             self.close()
             raise
@@ -129,22 +131,19 @@ class Model:
             )
         return context
 
-    def _apply_lora(self, settings: ModelSettings) -> None:
+    def _load_adapters(self, settings: ModelSettings) -> None:
         for adapter in settings.lora:
+            if adapter.label in self.adapters:
+                raise InvalidModelFile(
+                    f"two LoRA adapters are called {adapter.label}: name them with NAME:PATH"
+                )
             if not adapter.path.is_file():
                 raise ModelFileNotFound(f"no such LoRA file: {adapter.path}")
             handle = self._api.llama_adapter_lora_init(self._model, os.fsencode(adapter.path))
             if not handle:
                 reason = self._library.take_error("it does not fit the model")
                 raise InvalidModelFile(f"cannot load LoRA {adapter.path}: {reason}")
-            self._adapters.append(handle)
-        if not self._adapters:
-            return
-        count = len(self._adapters)
-        handles = (self._api.llama_adapter_lora_p_ctypes * count)(*self._adapters)
-        scales = (ctypes.c_float * count)(*(adapter.scale for adapter in settings.lora))
-        if self._api.llama_set_adapters_lora(self._context, handles, count, scales) != 0:
-            raise InvalidModelFile("the LoRA adapters cannot be applied together")
+            self.adapters[adapter.label] = handle
 
     def _describe(self, settings: ModelSettings) -> ModelInfo:
         api, model, tokenizer = self._api, self._model, self.tokenizer
@@ -167,6 +166,7 @@ class Model:
             eos_token=tokenizer.spelling(tokenizer.eos),
             device=self._device(settings),
             fingerprint=self._fingerprint(settings),
+            lora=tuple(LoraScale(each.label, each.scale) for each in settings.lora),
         )
 
     def _device(self, settings: ModelSettings) -> str:
@@ -192,7 +192,7 @@ class Model:
             settings.ubatch_size,
             settings.kv_unified,
             settings.n_gpu_layers,
-            [(str(adapter.path), adapter.scale) for adapter in settings.lora],
+            [_identity(adapter) for adapter in settings.lora],
         )
         return "fp_" + hashlib.sha256(repr(bits).encode()).hexdigest()[:12]
 
@@ -209,6 +209,12 @@ class Model:
         if self._model:
             self._api.llama_model_free(self._model)
         self._context = self._model = None
+
+
+def _identity(adapter: LoraAdapter) -> tuple[str, float, int, int]:
+    """What distinguishes an adapter's effect, and its file."""
+    stat = adapter.path.stat()
+    return adapter.label, adapter.scale, stat.st_size, stat.st_mtime_ns
 
 
 def _progress_callback(report: OnProgress) -> Callable[[float, object], bool]:

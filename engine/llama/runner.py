@@ -10,6 +10,7 @@ from engine.batch import Batch, Clear, Drop, Logits, MemoryOp, Restore, Rows, Sa
 from engine.errors import StepFailed
 from engine.llama.library import library
 from engine.llama.model import Model
+from engine.lora import LoraSet
 
 
 class LlamaRunner:
@@ -20,6 +21,8 @@ class LlamaRunner:
         self._api = api
         self._context = model.context
         self._memory = api.llama_get_memory(model.context)
+        self._adapters = model.adapters
+        self._lora: LoraSet = ()
         self._saved: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
         self.n_vocab = model.tokenizer.n_vocab
         self.n_slots = model.settings.parallel
@@ -57,11 +60,21 @@ class LlamaRunner:
             self._apply(op)
         if not batch.spans:
             return np.empty((0, self.n_vocab), np.float32)
+        if batch.lora != self._lora:
+            self._apply_adapters(batch.lora)
         rows = self._fill(batch.spans)
         status = self._api.llama_decode(self._context, self._batch)
         if status != 0:
             raise StepFailed(f"llama_decode returned {status} for {self._batch.n_tokens} tokens")
         return self._logits(rows)
+
+    def _apply_adapters(self, lora: LoraSet) -> None:
+        handles = [self._adapters[each.name] for each in lora]
+        array = (self._api.llama_adapter_lora_p_ctypes * len(lora))(*handles)
+        scales = (ctypes.c_float * len(lora))(*(each.scale for each in lora))
+        if self._api.llama_set_adapters_lora(self._context, array, len(lora), scales) != 0:
+            raise StepFailed("the LoRA adapters cannot be applied together")
+        self._lora = lora
 
     def _fill(self, spans: list[Span]) -> int:
         """Write the spans into the batch; returns how many rows of logits will come."""

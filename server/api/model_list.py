@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from server.api.http import json_response
 from server.models import Models, ServedModel
-from server.protocol.models import ModelCard, ModelMeta
+from server.protocol.models import AdapterCard, ModelCard, ModelMeta
 
 
 class Listing(Struct):
@@ -72,5 +72,6 @@ def card(model: ServedModel) -> ModelCard:
             parallel=info.parallel,
             device=info.device,
             system_fingerprint=info.fingerprint,
+            lora=[AdapterCard(each.name, each.scale) for each in info.lora],
         )
     return result

@@ -7,6 +7,13 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 
+class AdapterCard(Struct):
+    """A LoRA adapter that requests can name, and its scale where they name none."""
+
+    name: str
+    scale: float
+
+
 class ModelMeta(Struct):
     """Of the loaded file; `size` in bytes."""
 
@@ -21,6 +28,7 @@ class ModelMeta(Struct):
     parallel: int
     device: str
     system_fingerprint: str
+    lora: list[AdapterCard] = []
 
 
 class ModelCard(Struct, kw_only=True):

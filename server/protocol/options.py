@@ -8,6 +8,13 @@ from __future__ import annotations
 from msgspec import Struct
 
 
+class LoraOption(Struct, frozen=True):
+    """One of the model's LoRA adapters, by name; all that are not listed are off."""
+
+    name: str
+    scale: float = 1.0
+
+
 class GenerationOptions(Struct, kw_only=True):
     """Base of the requests that generate text."""
 
@@ -35,3 +42,4 @@ class GenerationOptions(Struct, kw_only=True):
     """Checked, and without effect: what is kept is decided by use and memory."""
     service_tier: str | None = None
     metadata: dict[str, str] | None = None
+    lora: list[LoraOption] | None = None

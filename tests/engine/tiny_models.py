@@ -31,6 +31,24 @@ def write(path: Path, kind: str) -> Path:
     return path
 
 
+def write_lora(path: Path, seed: int, architecture: str = "llama") -> Path:
+    """Write an adapter of rank 2 for the attention model, strong enough to change its answers."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 2.0)
+    rng = np.random.default_rng(seed)
+    for layer in range(LAYERS):
+        name = f"blk.{layer}.attn_v.weight"
+        writer.add_tensor(f"{name}.lora_a", rng.normal(0, 1, (2, EMBEDDING)).astype(np.float32))
+        writer.add_tensor(f"{name}.lora_b", rng.normal(0, 1, (EMBEDDING, 2)).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 Shapes = dict[str, tuple[int, ...]]
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from engine.errors import InvalidLora
+from engine.request import LoraScale
 from tests.server.asgi import Client
 from tests.server.fakes import FakeEngine
 
@@ -50,7 +52,29 @@ async def test_out_of_range(client: Client, field: str, value: Any) -> None:
     assert body["detail"][0]["loc"] == ["body", field]
 
 
+async def test_adapters_out_of_range(client: Client) -> None:
+    response = await client.chat(lora=[{"name": "a"}, {"name": "b", "scale": 101}])
+    assert response.status == 400
+    assert response.json()["error"]["param"] == "lora[1].scale"
+
+
+async def test_adapters_that_the_model_does_not_have(client: Client, engine: FakeEngine) -> None:
+    engine.refusal = InvalidLora("no LoRA adapter is called 'a'; there is: none")
+    response = await client.chat(lora=[{"name": "a"}])
+    error = response.json()["error"]
+    assert (response.status, error["param"], error["code"]) == (400, "lora", "invalid_lora")
+
+
+async def test_adapters_reach_the_engine(client: Client, engine: FakeEngine) -> None:
+    await client.chat(lora=[{"name": "a"}, {"name": "b", "scale": 0.5}])
+    await client.chat(lora=[])
+    await client.chat()
+    scales = (LoraScale("a"), LoraScale("b", 0.5))
+    assert [request.lora for request in engine.requests] == [scales, (), None]
+
+
 WRONG_TYPE = [
+    ("lora", [{"name": 1}], "lora[0].name"),
     ("temperature", "hot", "temperature"),
     ("max_tokens", 1.5, "max_tokens"),
     ("n", True, "n"),

@@ -105,6 +105,8 @@ def test_precedence_of_a_model_setting(load, flags, environ, toml, expected):
         ("flash-attention", "auto", "flash_attention", None),
         ("extra-bufts", "off", "use_extra_bufts", False),
         ("lora", "a.gguf", "lora", (LoraAdapter(Path("a.gguf")),)),
+        ("lora", "red:a.gguf=0", "lora", (LoraAdapter(Path("a.gguf"), 0.0, "red"),)),
+        ("lora", "x/y:a.gguf", "lora", (LoraAdapter(Path("x/y:a.gguf")),)),
         ("lora", "a=b.gguf=0.5", "lora", (LoraAdapter(Path("a=b.gguf"), 0.5),)),
     ],
 )
@@ -204,7 +206,7 @@ def test_a_quantized_v_cache_turns_flash_attention_on(load):
         (["--n-gpu-layers", "-1"], "--n-gpu-layers: '-1' is not allowed, expected a number of"),
         (["--tensor-split", "0,0"], "--tensor-split: '0,0' is not allowed"),
         (["--keepalive", "nan"], "--keepalive: 'nan' is not allowed, expected a number, 0.1"),
-        (["--lora", "a=inf"], "--lora: 'a=inf' is not allowed, expected a path, or path=scale"),
+        (["--lora", "a=inf"], "--lora: 'a=inf' is not allowed, expected a path, path=scale, or"),
         (["--model", "no.gguf"], "--model: no.gguf is no file and no model of models.toml (tiny)"),
         (["--config", "no.toml"], "--config: no.toml is no file"),
         (["--api-key-file", "no"], "--api-key-file: cannot read no: No such file"),
