@@ -18,6 +18,7 @@ from starlette.responses import Response
 from server.api.chat import ChatCompletions
 from server.api.grammar import GrammarTool
 from server.api.health import Health
+from server.api.messages import Messages
 from server.api.model_list import ModelList
 from server.api.text import TextTools
 from server.config import ServerConfig
@@ -42,6 +43,7 @@ def create_app(config: ServerConfig, models: Models) -> Starlette:
 
     apis = (
         ChatCompletions(config, models),
+        Messages(config, models),
         ModelList(models),
         TextTools(config, models),
         GrammarTool(config),
@@ -57,7 +59,7 @@ def create_app(config: ServerConfig, models: Models) -> Starlette:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return error_response(_api_error(request, error))
+    return error_response(_api_error(request, error), request.scope)
 
 
 def _api_error(request: Request, error: HTTPException) -> ApiError:

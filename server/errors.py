@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import msgspec
 from msgspec import Struct
 
 from engine import errors as engine
@@ -125,15 +124,12 @@ RETRY_AFTER_DEFAULT = 30
 QUOTED_CHARS = 60
 """Most of a client's value that an error message repeats."""
 
-_encoder = msgspec.json.Encoder()
-
 
 class Problem(Struct, frozen=True):
-    """An error as it is sent."""
+    """An error as it is sent; `server.dialects` has the words of its body."""
 
     status: int
     headers: dict[str, str]
-    body: bytes
 
 
 def fate_of(error: Exception) -> Fate:
@@ -144,24 +140,35 @@ def fate_of(error: Exception) -> Fate:
 def error_body(error: Exception) -> ErrorBody:
     """OpenAI's `error` object and the list `detail` of one error."""
     fate = fate_of(error)
-    loc = _loc(error)
+    loc, message = loc_of(error), message_of(error)
     code = getattr(error, "code", None) or fate.code
-    if isinstance(error, ApiError | engine.EngineError):
-        message = str(error)
-    else:
-        message = "the server failed to answer this request; its log has the reason"
     detail = [Detail(loc=list(loc), msg=message, type=code)] if loc else []
     param = field_path(loc[1:]) if loc[:1] == ("body",) else None
     return ErrorBody(ErrorInfo(message, fate.type, param or None, code), detail)
 
 
+def message_of(error: Exception) -> str:
+    """What may be told of it: the reason of an unforeseen error stays in the log."""
+    if isinstance(error, ApiError | engine.EngineError):
+        return str(error)
+    return "the server failed to answer this request; its log has the reason"
+
+
+def loc_of(error: Exception) -> Loc:
+    """The path of the field at fault, or ()."""
+    if isinstance(error, ApiError):
+        return error.loc
+    param = getattr(error, "param", None)
+    return ("body", param) if param else ()
+
+
 def problem(error: Exception) -> Problem:
-    """Status, headers and body of the answer to a request that failed with `error`."""
+    """Status and headers of the answer to a request that failed with `error`."""
     fate = fate_of(error)
     headers = dict(error.headers) if isinstance(error, ApiError) else {}
     if fate.status in (429, 503):
         headers.setdefault("retry-after", str(_retry_after(error)))
-    return Problem(fate.status, headers, _encoder.encode(error_body(error)))
+    return Problem(fate.status, headers)
 
 
 def field_path(loc: Loc) -> str:
@@ -179,13 +186,6 @@ def quote(value: object) -> str:
     """A value for an error message, shortened."""
     text = repr(value)
     return text if len(text) <= QUOTED_CHARS else text[: QUOTED_CHARS - 1] + "…"
-
-
-def _loc(error: Exception) -> Loc:
-    if isinstance(error, ApiError):
-        return error.loc
-    param = getattr(error, "param", None)
-    return ("body", param) if param else ()
 
 
 def _retry_after(error: Exception) -> int:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.request import RequestDone, RequestFailed
 from server.connection import ClientDisconnected
+from server.dialects import encoded_error
 from server.errors import InvalidApiKey, fate_of, problem
 
 log = logging.getLogger("ingle.access")
@@ -104,15 +105,14 @@ class Envelope:
             raise error
         if fate_of(error).status == 500:
             log.error("%s failed", record.id, exc_info=error)
-        await error_response(error)(scope, receive, send)
+        await error_response(error, scope)(scope, receive, send)
 
 
-def error_response(error: Exception) -> Response:
-    """The answer to a request that failed with `error`."""
+def error_response(error: Exception, scope: Scope) -> Response:
+    """The answer to the request of `scope`, which failed with `error`."""
     answer = problem(error)
-    return Response(
-        answer.body, answer.status, headers=answer.headers, media_type="application/json"
-    )
+    body = encoded_error(error, scope["path"], scope["request_log"].id)
+    return Response(body, answer.status, headers=answer.headers, media_type="application/json")
 
 
 def _request_id(headers: Headers) -> str:
@@ -122,7 +122,7 @@ def _request_id(headers: Headers) -> str:
 
 def _stamp(message: Message, record: RequestLog) -> None:
     headers = MutableHeaders(raw=message.setdefault("headers", []))
-    headers["x-request-id"] = record.id
+    headers["x-request-id"] = headers["request-id"] = record.id
     headers["openai-processing-ms"] = str(round((time.perf_counter() - record.started) * 1000))
 
 

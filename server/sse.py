@@ -39,12 +39,16 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: Stream, encoder: EventEncoder, keepalive: float) -> None:
+    def __init__(
+        self, stream: Stream, encoder: EventEncoder, keepalive: float, ping: bytes = KEEPALIVE
+    ) -> None:
+        """`ping` is sent after every `keepalive` seconds of silence."""
         self.status_code = 200
         self.background = None
         self._stream = stream
         self._encoder = encoder
         self._keepalive = keepalive
+        self._ping = ping
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +58,7 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
         async def keep_alive() -> None:
-            await write(KEEPALIVE)
+            await write(self._ping)
 
         try:
             attendance = Attendance(receive, keepalive=self._keepalive, on_silence=keep_alive)
