@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.errors import InvalidModelFile, ModelFileNotFound
+from engine.settings import Task
 
 DEFAULT_ALIGNMENT = 32
 MAX_NAME = 64
@@ -48,6 +49,9 @@ BLOCKS = {
 }
 """ggml_type → (elements, bytes) of a block."""
 
+POOLING_TASKS: dict[Any, Task] = {1: "embed", 2: "embed", 3: "embed", 4: "rerank"}
+"""llama_pooling_type (mean, cls, last, rank) → task; anything else generates text."""
+
 SHARD = re.compile(r"^(?P<stem>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
@@ -64,6 +68,11 @@ class GGUFHeader(Struct, frozen=True):
     def architecture(self) -> str:
         """Such as `llama`."""
         return str(self.metadata["general.architecture"])
+
+    @property
+    def task(self) -> Task:
+        """What the model is for, by its pooling type."""
+        return POOLING_TASKS.get(self.hyperparameter("pooling_type"), "generate")
 
     def hyperparameter(self, key: str, default: Any = None) -> Any:
         """`block_count` and the like, kept under the architecture's name."""

@@ -25,6 +25,15 @@ CELL_BYTES: dict[KVType, float] = {
 """Bytes of one element of the KV cache."""
 
 DEFAULT_CONTEXT_LIMIT = 8192
+DEFAULT_EMBEDDING_LIMIT = 2048
+"""An input is computed in one pass: llama.cpp keeps a row of logits for each of its tokens."""
+ENCODERS = frozenset(
+    {
+        *("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "neo-bert"),
+        *("eurobert", "modern-bert", "gemma-embedding", "t5encoder"),
+    }
+)
+"""Architectures without a KV cache."""
 CPU_LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "llama-common", "mtmd")
 
 
@@ -49,14 +58,23 @@ def check_memory(header: GGUFHeader, settings: ModelSettings) -> None:
 
 def context_of(header: GGUFHeader, settings: ModelSettings) -> int:
     """Tokens of one request, as the engine will choose them."""
-    trained = header.hyperparameter("context_length", DEFAULT_CONTEXT_LIMIT)
-    return settings.context or min(int(trained), DEFAULT_CONTEXT_LIMIT)
+    trained = int(header.hyperparameter("context_length", DEFAULT_CONTEXT_LIMIT))
+    if header.task != "generate":
+        return min(settings.context or DEFAULT_EMBEDDING_LIMIT, trained)
+    return settings.context or min(trained, DEFAULT_CONTEXT_LIMIT)
+
+
+def cells_of(header: GGUFHeader, settings: ModelSettings) -> int:
+    """Cells of KV cache; an embedding model has one pool for all inputs of a pass, or none."""
+    if header.task == "generate":
+        return context_of(header, settings) * settings.parallel
+    return 0 if header.architecture in ENCODERS else context_of(header, settings)
 
 
 def kv_bytes(header: GGUFHeader, settings: ModelSettings) -> int:
     """Of all layers at full length: a sliding window's cache is kept whole, so that a prefix
     can be reused."""
-    cells = context_of(header, settings) * settings.parallel
+    cells = cells_of(header, settings)
     k_bytes, v_bytes = CELL_BYTES[settings.type_k], CELL_BYTES[settings.type_v]
     latent = header.hyperparameter("attention.kv_lora_rank")
     layers = int(header.hyperparameter("block_count", 0))

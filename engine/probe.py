@@ -251,9 +251,13 @@ def main() -> None:
 
 
 def measure_file(settings: ModelSettings, budget: float) -> Choice:
+    say(Message(step="probing", fraction=0.1))
+    if check_gguf(settings.path).task != "generate":
+        from engine.llama.embedding_bench import measure_embedding
+
+        return measure_embedding(settings, budget)
     from engine.llama.bench import Bench
 
-    say(Message(step="probing", fraction=0.1))
     bench = Bench(settings)
     return measure(
         bench,

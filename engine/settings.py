@@ -12,6 +12,9 @@ from engine.request import LoraScale
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 SplitMode = Literal["none", "layer", "row", "tensor"]
 
+Task = Literal["generate", "embed", "rerank"]
+"""What a file is made for: its pooling type says so."""
+
 ALL_LAYERS = -1
 AUTO_LAYERS = -2
 
@@ -90,3 +93,10 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Changes with the file, the build and the settings that change bits."""
     lora: tuple[LoraScale, ...] = ()
     """The LoRA adapters by name, with the scale they have where a request names none."""
+    task: Task = "generate"
+    embedding_length: int = 0
+    """Floats of one embedding; 0 where the model makes none."""
+    rerank_template: str | None = None
+    """Text around {query} and {document}, where a reranker has one."""
+    scores_are_probabilities: bool = False
+    """A reranker's score is one already, not a logit."""

@@ -60,7 +60,7 @@ async def encode(
     model: ServedModel, text: str, *, add_special: bool, parse_special: bool
 ) -> list[int]:
     """`text` as tokens; long ones in a thread."""
-    tokenizer = model.engine.tokenizer
+    tokenizer = model.loaded_engine.tokenizer
 
     def run() -> list[int]:
         return tokenizer.encode(text, add_special=add_special, parse_special=parse_special)

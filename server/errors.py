@@ -5,6 +5,7 @@ ApiError                     errors of the front end; `loc` is the path of the f
 ├── UnsupportedField         a field is known, but not served here (yet)
 ├── InvalidApiKey
 ├── ModelNotFound
+├── WrongTask                the model is made for something else
 ├── NotFound                 no such route
 ├── MethodNotAllowed
 ├── BodyTooLarge
@@ -58,6 +59,21 @@ class ModelNotFound(ApiError):
     """No served model has this name."""
 
 
+class WrongTask(ApiError):
+    """The model is made for something else; `hint` may name one that is made for this."""
+
+    def __init__(self, model: str, task: str, hint: str = "") -> None:
+        message = f"the model {quote(model)} {_ABILITIES[task]}" + (f"; {hint}" if hint else "")
+        super().__init__(message, loc=("body", "model"))
+
+
+_ABILITIES = {
+    "generate": "writes text: it neither embeds nor reranks",
+    "embed": "makes embeddings: it neither writes text nor reranks",
+    "rerank": "reranks documents: it neither writes text nor makes embeddings",
+}
+
+
 class NotFound(ApiError):
     """No route at this path."""
 
@@ -94,6 +110,7 @@ FATES: dict[type[Exception], Fate] = {
     UnsupportedField: Fate(400, _REQUEST, "unsupported_parameter"),
     InvalidApiKey: Fate(401, _REQUEST, "invalid_api_key"),
     ModelNotFound: Fate(404, _REQUEST, "model_not_found"),
+    WrongTask: Fate(400, _REQUEST, "model_not_supported"),
     NotFound: Fate(404, _REQUEST, "not_found"),
     MethodNotAllowed: Fate(405, _REQUEST, "method_not_allowed"),
     BodyTooLarge: Fate(413, _REQUEST, "request_too_large"),

@@ -13,12 +13,12 @@ from msgspec.structs import replace
 
 from engine.gguf_check import GGUFHeader
 from engine.memory import has_gpu_library
-from engine.settings import ModelSettings
+from engine.settings import ModelSettings, Task
 from server.config import ModelConfig, ServerConfig
 from server.progress import Display
 
 if TYPE_CHECKING:
-    from engine.engine import Engine
+    from server.models import AnyEngine
 
 log = logging.getLogger("ingle.server")
 
@@ -34,12 +34,12 @@ class Loader:
         self._config = config
         self._headers = headers
         self._display = display
-        self._begun: dict[str, Future[Engine]] = {}
+        self._begun: dict[str, Future[AnyEngine]] = {}
         self._reports: dict[str, Report] = {}
 
     def begin(self, model: ModelConfig) -> None:
         """Load in a thread of its own: native code runs beside the main thread's imports."""
-        future: Future[Engine] = Future()
+        future: Future[AnyEngine] = Future()
         self._begun[model.name] = future
 
         def run() -> None:
@@ -50,19 +50,17 @@ class Loader:
 
         threading.Thread(target=run, name="load-first", daemon=True).start()
 
-    def __call__(self, model: ModelConfig, report: Report) -> Engine:
+    def __call__(self, model: ModelConfig, report: Report) -> AnyEngine:
         """The loaded engine, its steps told to `report`."""
         self._reports[model.name] = report
         begun = self._begun.pop(model.name, None)
         return begun.result() if begun else self._load(model)
 
-    def _load(self, model: ModelConfig) -> Engine:
+    def _load(self, model: ModelConfig) -> AnyEngine:
         settings = self._probed(model) if self._config.probe else unprobed(model.settings)
         self._show(model, "loading", 0.0)
-        # NumPy and llama.cpp take a third of a second to import.
-        from engine.engine import Engine
-
-        return Engine.load(settings, lambda done: self._show(model, "loading", done))
+        load = engine_class(self._headers[model.settings.path].task).load
+        return load(settings, lambda done: self._show(model, "loading", done))
 
     def _probed(self, model: ModelConfig) -> ModelSettings:
         from engine.probe import probe
@@ -82,6 +80,17 @@ class Loader:
         report = self._reports.get(model.name)
         if report is not None:
             report(step, fraction)
+
+
+def engine_class(task: Task) -> type[AnyEngine]:
+    """By what the file is made for. NumPy and llama.cpp take a third of a second to import."""
+    if task == "generate":
+        from engine.engine import Engine
+
+        return Engine
+    from engine.embedding_engine import EmbeddingEngine
+
+    return EmbeddingEngine
 
 
 def unprobed(settings: ModelSettings) -> ModelSettings:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from msgspec.structs import asdict
 
@@ -22,16 +22,20 @@ from server.chat.errors import TemplateError
 from server.chat.format import ChatFormat
 from server.config import FormatOverride, ModelConfig
 from server.constraints import Constraints, OutputGrammar, Wanted
-from server.errors import ModelNotFound, quote
+from server.errors import ModelNotFound, WrongTask, quote
 
 if TYPE_CHECKING:
+    from engine.embedding_engine import EmbeddingEngine
     from engine.engine import Engine
+    from engine.settings import ModelInfo
+
+    AnyEngine = Engine | EmbeddingEngine
 
 log = logging.getLogger("ingle.server")
 
 LoadProgress = Callable[[str, float], None]
 """Takes the name of the step that runs, and how much of it is done (0–1)."""
-LoadEngine = Callable[[ModelConfig, LoadProgress], "Engine"]
+LoadEngine = Callable[[ModelConfig, LoadProgress], "AnyEngine"]
 """Blocks until the model is loaded; raises ModelLoadError."""
 
 
@@ -53,7 +57,7 @@ class ServedModel:
         self.step = "waiting"
         self.progress = 0.0
         self.failure: ModelLoadError | None = None
-        self._engine: Engine | None = None
+        self._engine: AnyEngine | None = None
         self._format: ChatFormat | None = None
         self._answers: AnswerFormat | None = None
         self._constraints = Constraints()
@@ -81,30 +85,54 @@ class ServedModel:
         return str(self.failure)
 
     @property
-    def engine(self) -> Engine:
-        """Raises EngineUnavailable."""
+    def loaded_engine(self) -> AnyEngine:
+        """Whatever the model is for; raises EngineUnavailable."""
         if self._engine is None:
             raise self._unavailable()
         return self._engine
 
     @property
+    def info(self) -> ModelInfo:
+        """What the file says; raises EngineUnavailable."""
+        return self.loaded_engine.info
+
+    @property
+    def engine(self) -> Engine:
+        """Generates text. Raises EngineUnavailable, and WrongTask for other models."""
+        engine = self.loaded_engine
+        if engine.info.task != "generate":
+            raise WrongTask(self.name, engine.info.task)
+        return cast("Engine", engine)
+
+    @property
+    def embedder(self) -> EmbeddingEngine:
+        """Embeds or scores. Raises EngineUnavailable, and WrongTask for models that write text."""
+        engine = self.loaded_engine
+        if engine.info.task == "generate":
+            raise WrongTask(self.name, "generate")
+        return cast("EmbeddingEngine", engine)
+
+    @property
     def format(self) -> ChatFormat:
-        """How the model is spoken to; raises EngineUnavailable."""
+        """How the model is spoken to; raises EngineUnavailable and WrongTask."""
         if self._format is None:
-            raise self._unavailable()
+            raise WrongTask(self.name, self.info.task)
         return self._format
 
     @property
     def answers(self) -> AnswerFormat:
-        """How it answers; raises EngineUnavailable."""
+        """How it answers; raises EngineUnavailable and WrongTask."""
         if self._answers is None:
-            raise self._unavailable()
+            raise WrongTask(self.name, self.info.task)
         return self._answers
 
-    def load(self, load_engine: LoadEngine) -> tuple[Engine, ChatFormat]:
+    def load(self, load_engine: LoadEngine) -> tuple[AnyEngine, ChatFormat | None]:
         """Blocks; the parts that `serve` takes. Raises ModelLoadError."""
-        engine = load_engine(self.config, self._report)
-        info = engine.info
+        loaded = load_engine(self.config, self._report)
+        info = loaded.info
+        if info.task != "generate":
+            return loaded, None
+        engine = cast("Engine", loaded)
         source = self.config.chat_template or info.chat_template
         try:
             format = ChatFormat.from_template(
@@ -119,11 +147,11 @@ class ServedModel:
         engine.enable_constraints(marker_tokens(format, engine.tokenizer))
         return engine, format
 
-    def serve(self, engine: Engine, format: ChatFormat) -> None:
+    def serve(self, engine: AnyEngine, format: ChatFormat | None) -> None:
         """Starts to answer; call on the event loop."""
         engine.start(asyncio.get_running_loop())
         self._engine, self._format = engine, format
-        self._answers = AnswerFormat(format, engine.tokenizer)
+        self._answers = AnswerFormat(format, engine.tokenizer) if format is not None else None
         self.load_state = LoadState.READY
 
     def constrain(self, wanted: Wanted) -> OutputGrammar | None:
@@ -194,14 +222,14 @@ class Models:
 
     async def drain(self, timeout: float) -> None:
         """Refuses new requests and gives the running ones `timeout` seconds."""
-        engines = [model.engine for model in self.models if model.state == "ready"]
+        engines = [model.loaded_engine for model in self.models if model.state == "ready"]
         await asyncio.gather(*(engine.drain(timeout) for engine in engines))
 
     def close(self) -> None:
         """Stops the engines and frees their memory."""
         for model in self.models:
             if model.loaded:
-                model.engine.close()
+                model.loaded_engine.close()
 
     def _load_all(self, loop: asyncio.AbstractEventLoop) -> None:
         for model in self.models:

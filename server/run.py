@@ -93,7 +93,7 @@ async def serve(server: Server, models: Models, listener: socket.socket, display
         code = LOAD_FAILED
     else:
         for model in models.models:
-            sys.stderr.write(ready_line(model.name, model.engine.info, address) + "\n")
+            sys.stderr.write(ready_line(model.name, model.info, address) + "\n")
     await serving
     return code
 

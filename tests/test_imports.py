@@ -24,7 +24,7 @@ ONLY_UNDER = {
     "jinja2": "server",
     "rich": "server",
 }
-TOUCH_NATIVE = ("engine.py", "probe.py")
+TOUCH_NATIVE = ("engine.py", "embedding_engine.py", "probe.py")
 """The only modules of the engine outside `engine/llama` that reach native code."""
 
 

@@ -44,6 +44,7 @@ class Model:
             self._check_kind(settings)
             self.settings = self._complete(settings)
             self._context = self.create_context(self.settings)
+            self._check_context(self.settings)
             self._load_adapters(self.settings)
         except BaseException:
             self.close()
@@ -90,6 +91,12 @@ class Model:
                 f"{settings.path} is an encoder-decoder model, which is not supported"
             )
 
+    def _check_context(self, settings: ModelSettings) -> None:
+        if not self._api.llama_get_memory(self._context):
+            raise InvalidModelFile(
+                f"{settings.path} cannot generate text, and it names no pooling type for embeddings"
+            )
+
     def _complete(self, settings: ModelSettings) -> ModelSettings:
         """Fill what the caller left to the file and the machine."""
         from msgspec.structs import replace
@@ -105,6 +112,17 @@ class Model:
 
     def create_context(self, settings: ModelSettings) -> Any:
         """A new llama_context, the caller's to free; `settings` as `Model.settings` has them."""
+        params = self._context_params(settings)
+        context = self._api.llama_init_from_model(self._model, params)
+        if not context:
+            reason = self._library.take_error("not enough memory")
+            raise OutOfMemory(
+                f"cannot create a context of {settings.context} tokens × {settings.parallel}"
+                f" sequences: {reason}"
+            )
+        return context
+
+    def _context_params(self, settings: ModelSettings) -> Any:
         assert settings.context and settings.threads and settings.ubatch_size
         cells = settings.context * settings.parallel
         params = self._api.llama_context_default_params()
@@ -122,14 +140,7 @@ class Model:
         flash = settings.flash_attention
         params.flash_attn_type = -1 if flash is None else int(flash)
         params.kv_unified = settings.kv_unified
-        context = self._api.llama_init_from_model(self._model, params)
-        if not context:
-            reason = self._library.take_error("not enough memory")
-            raise OutOfMemory(
-                f"cannot create a context of {settings.context} tokens × {settings.parallel}"
-                f" sequences: {reason}"
-            )
-        return context
+        return params
 
     def _load_adapters(self, settings: ModelSettings) -> None:
         for adapter in settings.lora:

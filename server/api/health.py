@@ -68,6 +68,6 @@ def _health(model: ServedModel) -> ModelHealth:
     elif health.state == "failed":
         health.error = model.failure_reason
     else:
-        stats = model.engine.stats()
+        stats = model.loaded_engine.stats()
         health.slots, health.running, health.waiting = stats.slots, stats.running, stats.waiting
     return health

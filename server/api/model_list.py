@@ -55,11 +55,10 @@ def card(model: ServedModel) -> ModelCard:
         loaded=model.loaded,
     )
     if model.loaded:
-        info = model.engine.info
+        info = model.info
         result.context_length = result.max_model_len = info.context
         result.max_input_tokens = result.max_tokens = info.context
-        thinking = ["thinking"] if model.format.learned.thought.learned else []
-        result.capabilities = ["completion", "chat", "structured_output", "tools", *thinking]
+        result.capabilities = capabilities(model)
         result.meta = ModelMeta(
             description=info.description,
             architecture=info.architecture,
@@ -75,3 +74,15 @@ def card(model: ServedModel) -> ModelCard:
             lora=[AdapterCard(each.name, each.scale) for each in info.lora],
         )
     return result
+
+
+def capabilities(model: ServedModel) -> list[str]:
+    """Of a loaded model: what it can be asked for."""
+    match model.info.task:
+        case "embed":
+            return ["embedding"]
+        case "rerank":
+            return ["rerank"]
+        case _:
+            thinking = ["thinking"] if model.format.learned.thought.learned else []
+            return ["completion", "chat", "structured_output", "tools", *thinking]

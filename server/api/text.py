@@ -53,14 +53,14 @@ class TextTools:
         )
         body = TokenizeResponse(tokens)
         if wire.with_pieces:
-            token_bytes = model.engine.tokenizer.token_bytes
+            token_bytes = model.loaded_engine.tokenizer.token_bytes
             body = TokenizeResponse([TokenPiece(t, _piece(token_bytes(t))) for t in tokens])
         return with_ignored(json_response(body), ignored)
 
     async def detokenize(self, request: Request) -> Response:
         """Tokens → text."""
         wire, ignored = await self._detokenize.read(request, self._limit)
-        engine = self._models.get(wire.model).engine
+        engine = self._models.get(wire.model).loaded_engine
         for index, token in enumerate(wire.tokens):
             if not 0 <= token < engine.info.n_vocab:
                 raise InvalidRequest(

@@ -14,11 +14,14 @@ N_VOCAB = 259
 EMBEDDING, LAYERS, HEADS, FEED_FORWARD = 32, 2, 2, 64
 
 
-def write(path: Path, kind: str) -> Path:
-    """Write a model whose memory is `attention`, `window`, `recurrent` or `hybrid`."""
+def write(path: Path, kind: str, pooling: gguf.PoolingType | None = None) -> Path:
+    """Write a model whose memory is `attention`, `window`, `recurrent` or `hybrid`; with
+    `pooling` one that embeds."""
     architecture, build = KINDS[kind]
     writer = gguf.GGUFWriter(path, architecture)
     common(writer)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
     tensors: Shapes = {"token_embd.weight": (N_VOCAB, EMBEDDING)}
     build(writer, tensors)
     rng = np.random.default_rng(11)

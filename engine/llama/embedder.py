@@ -1,0 +1,174 @@
+"""Embeddings and rank scores on llama.cpp: a context that pools, and packs of inputs through it."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from typing import Any
+
+import numpy as np
+from msgspec.structs import replace
+
+from engine.embedding import Rows
+from engine.errors import InvalidModelFile, StepFailed
+from engine.gguf_check import check_gguf
+from engine.llama.library import library
+from engine.llama.model import Model, physical_cores
+from engine.memory import context_of
+from engine.settings import ModelInfo, ModelSettings
+
+log = logging.getLogger("ingle.llama")
+
+MAX_INPUTS = 64
+"""Inputs of one pass."""
+MIN_PASS = 512
+"""Tokens of a pass, where the context is shorter than this."""
+SCORE_FROM_SOFTMAX = ("qwen3", "qwen3vl")
+"""Rerankers whose graph ends in a softmax over yes and no."""
+
+
+class EmbeddingModel(Model):
+    """A model whose context pools: a pass takes whole inputs, as attention looks both ways."""
+
+    def _check_kind(self, settings: ModelSettings) -> None:
+        api, model = self._api, self._model
+        self.task = check_gguf(settings.path).task
+        if self.task == "generate":
+            raise InvalidModelFile(f"{settings.path} names no pooling type for embeddings")
+        if api.llama_model_has_encoder(model) and api.llama_model_has_decoder(model):
+            raise InvalidModelFile(
+                f"{settings.path} is an encoder-decoder model, which is not supported"
+            )
+        labels = api.llama_model_n_cls_out(model)
+        softmax = self._meta("general.architecture") in SCORE_FROM_SOFTMAX
+        if self.task == "rerank" and labels > 1 and not softmax:
+            raise InvalidModelFile(f"{settings.path} sorts into {labels} classes: no reranker")
+
+    def _check_context(self, settings: ModelSettings) -> None:
+        """Encoders have no memory, and need none."""
+
+    def _complete(self, settings: ModelSettings) -> ModelSettings:
+        context = context_of(check_gguf(settings.path), settings)
+        if settings.context and context < settings.context:
+            log.warning("%s was trained on %d tokens, no more", settings.path.name, context)
+        # More than the file's positions would be read from beyond its table.
+        size = -(-max(context, MIN_PASS) // 256) * 256
+        return replace(
+            settings,
+            context=context,
+            parallel=MAX_INPUTS,
+            threads=settings.threads or physical_cores(),
+            batch_size=size,
+            ubatch_size=size,
+            flash_attention=bool(settings.flash_attention),
+        )
+
+    def _context_params(self, settings: ModelSettings) -> Any:
+        params = super()._context_params(settings)
+        params.embeddings = True
+        params.n_ctx = settings.batch_size
+        # Streams of their own would be cut into passes of equal lengths.
+        params.kv_unified = True
+        params.n_outputs_max = 0  # one row a token: n_batch
+        return params
+
+    def _load_adapters(self, settings: ModelSettings) -> None:
+        """All of them apply to every pass."""
+        super()._load_adapters(settings)
+        if not settings.lora:
+            return
+        count = len(settings.lora)
+        handles = (self._api.llama_adapter_lora_p_ctypes * count)(*self.adapters.values())
+        scales = (ctypes.c_float * count)(*(adapter.scale for adapter in settings.lora))
+        if self._api.llama_set_adapters_lora(self._context, handles, count, scales) != 0:
+            raise InvalidModelFile("the LoRA adapters cannot be applied together")
+
+    def _describe(self, settings: ModelSettings) -> ModelInfo:
+        api, model = self._api, self._model
+        template = api.llama_model_chat_template(model, b"rerank")
+        return replace(
+            super()._describe(settings),
+            task=self.task,
+            embedding_length=api.llama_model_n_embd_out(model) if self.task == "embed" else 0,
+            rerank_template=template.decode("utf-8", "replace") if template else None,
+            scores_are_probabilities=self._meta("general.architecture") in SCORE_FROM_SOFTMAX,
+        )
+
+
+class LlamaEmbedder:
+    """Implements `Embedder` for one model; only the engine's thread may call it."""
+
+    def __init__(self, model: EmbeddingModel) -> None:
+        api = library().api
+        self._api = api
+        self._context = model.context
+        self._memory = api.llama_get_memory(model.context)
+        self._run = api.llama_decode if self._memory else api.llama_encode
+        self.max_inputs = MAX_INPUTS
+        self.max_tokens: int = api.llama_n_ubatch(model.context)
+        embeds = model.info.task == "embed"
+        self.width: int = (
+            model.info.embedding_length if embeds else api.llama_model_n_cls_out(model.native)
+        )
+        self._n_vocab = model.tokenizer.n_vocab
+        self._allocate(self.max_tokens)
+
+    def _allocate(self, size: int) -> None:
+        """One llama_batch for life: the arrays belong to NumPy, the struct points into them."""
+        self._tokens = np.zeros(size, np.int32)
+        self._positions = np.zeros(size, np.int32)
+        self._inputs = np.zeros(size, np.int32)
+        self._wanted = np.ones(size, np.int8)
+        self._counts = np.ones(size, np.int32)
+        offsets = np.arange(size, dtype=np.uintp) * np.uintp(self._inputs.itemsize)
+        self._input_pointers = offsets + np.uintp(self._inputs.ctypes.data)
+        batch = self._api.llama_batch()
+        for field, array in (
+            ("token", self._tokens),
+            ("pos", self._positions),
+            ("n_seq_id", self._counts),
+            ("seq_id", self._input_pointers),
+            ("logits", self._wanted),
+        ):
+            kind = dict(self._api.llama_batch._fields_)[field]
+            setattr(batch, field, ctypes.cast(array.ctypes.data, kind))
+        self._batch = batch
+
+    def embed(self, inputs: list[list[int]]) -> Rows:
+        """See `Embedder.embed`."""
+        self._fill(inputs)
+        if self._memory:
+            self._api.llama_memory_clear(self._memory, False)
+        status = self._run(self._context, self._batch)
+        if status != 0:
+            raise StepFailed(f"llama.cpp returned {status} for {self._batch.n_tokens} tokens")
+        rows = np.empty((len(inputs), self.width), np.float32)
+        for index in range(len(inputs)):
+            rows[index] = self._row(index)
+        if not np.isfinite(rows).all():
+            raise StepFailed("the model computed values that are no numbers")
+        return rows
+
+    def _fill(self, inputs: list[list[int]]) -> None:
+        """llama.cpp aborts the process on more tokens or inputs than its context was made for."""
+        total = sum(map(len, inputs))
+        if not 0 < total <= self.max_tokens or len(inputs) > self.max_inputs:
+            raise StepFailed(f"a pass of {len(inputs)} inputs and {total} tokens was scheduled")
+        at = 0
+        for index, tokens in enumerate(inputs):
+            end = at + len(tokens)
+            self._tokens[at:end] = tokens
+            self._positions[at:end] = np.arange(len(tokens), dtype=np.int32)
+            self._inputs[at:end] = index
+            at = end
+        self._batch.n_tokens = total
+
+    def _row(self, index: int) -> Rows:
+        pointer = self._api.llama_get_embeddings_seq(self._context, index)
+        if not pointer:
+            raise StepFailed(f"there is no embedding of input {index}")
+        return np.ctypeslib.as_array(pointer, (self.width,))
+
+    def set_threads(self, threads: int) -> None:
+        """See `Embedder.set_threads`."""
+        self._api.llama_set_n_threads(self._context, threads, threads)

