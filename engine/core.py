@@ -10,7 +10,7 @@ import numpy as np
 from engine.batch import Runner
 from engine.errors import RequestError
 from engine.kv_cache import KVCache
-from engine.logprobs import RawLogprobs
+from engine.logprobs import LIKELY, RawLogprobs
 from engine.neighbours import ThreadGovernor
 from engine.output import OutputText
 from engine.request import (
@@ -26,7 +26,7 @@ from engine.request import (
 )
 from engine.scheduler import Scheduler
 from engine.sequence import Constraint, RequestState, Sequence
-from engine.vocab_math import Row
+from engine.vocab_math import Head, Row
 
 Outgoing = list[tuple[RequestState, Event]]
 """Events of one step with whom they are for."""
@@ -64,7 +64,7 @@ class EngineCore:
         self._context = context
         self._governor = governor
         self._eog = np.fromiter(vocabulary.end_of_generation, np.intp)
-        self._scratch = np.empty((2, vocabulary.n_vocab), np.float32)
+        self._scratch = np.empty(vocabulary.n_vocab, np.float32)
         self.scheduler = Scheduler(
             kv_cache,
             batch_size=batch_size,
@@ -150,18 +150,32 @@ class EngineCore:
             self._finish(sequence, out)
 
     def _draw(self, sequence: Sequence, row: Row) -> tuple[int, TokenLogprob | None]:
-        request = sequence.group.request
-        raw = None
+        request, sampler = sequence.group.request, sequence.sampler
+        changes = request.ignore_eos or sampler.adjusts or sequence.constraint is not None
+        head, raw = self._head(sequence, row), None
         if request.logprobs is not None:
-            raw = RawLogprobs(row, request.logprobs, self._scratch)
-        if request.ignore_eos:
+            original = row.copy() if changes else row
+            raw = RawLogprobs(original, request.logprobs, self._scratch, head)
+        if changes:
+            head = None
+            self._restrict(sequence, row)
+        due = sequence.thought.next() if sequence.thought is not None else None
+        scratch = row if raw is None or changes else self._scratch
+        token = sampler.sample(row, scratch, head) if due is None else due
+        return token, self._logprob(token, raw) if raw else None
+
+    def _head(self, sequence: Sequence, row: Row) -> Head | None:
+        """The likely tokens of the raw distribution, where log probabilities ask for them."""
+        if sequence.group.request.logprobs is None:
+            return None
+        return Head(row, max(LIKELY, sequence.sampler.reach(len(row))))
+
+    def _restrict(self, sequence: Sequence, row: Row) -> None:
+        if sequence.group.request.ignore_eos:
             row[self._eog] = -np.inf
         sequence.sampler.adjust(row)
         if sequence.constraint is not None:
             sequence.constraint.restrict(row)
-        due = sequence.thought.next() if sequence.thought is not None else None
-        token = sequence.sampler.sample(row) if due is None else due
-        return token, self._logprob(token, raw) if raw else None
 
     def _logprob(self, token: int, raw: RawLogprobs) -> TokenLogprob:
         data = self._vocabulary.token_bytes

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import math
 
-from engine.vocab_math import Row, largest
+import numpy as np
+
+from engine.vocab_math import Head, Row, exponentials, total
+
+LIKELY = 8.0
+"""Nats below the likeliest token within which the top ones nearly always are."""
 
 
 class RawLogprobs:
     """log-softmax of one row, taken before the sampler changes it: only what is asked."""
 
-    def __init__(self, row: Row, top: int, scratch: NDArray[np.float32]) -> None:
-        """`row` has shape (n_vocab,). `scratch` (2, n_vocab) is overwritten and stays in use
-        until the last call of `of`. The `top` likeliest tokens are kept."""
-        self._shifted, weights = scratch
-        np.subtract(row, row.max(), out=self._shifted)
-        np.exp(self._shifted, out=weights)
-        self._log_total = float(np.log(weights.sum(dtype=np.float32)))
+    def __init__(self, row: Row, top: int, scratch: Row, head: Head | None = None) -> None:
+        """`row` has shape (n_vocab,) and stays in use until the last call of `of`; `scratch`, as
+        long, is overwritten. `head` may be given if the row's is known. The `top` likeliest
+        tokens are kept."""
+        head = head or Head(row, LIKELY)
+        self._row = row
+        weights = exponentials(row, head.highest, 1.0, scratch)
+        self._log_total = head.highest + math.log(total(weights) / float(weights[head.best]))
         self.top: list[tuple[int, float]] = []
         """(token, log probability), likeliest first, of equal ones the lowest id first."""
         if top:
-            self.top = [(int(token), self.of(int(token))) for token in largest(row, top)]
+            tokens = head.largest(row, top)
+            logprobs = row[tokens].astype(np.float64) - self._log_total
+            self.top = list(zip(tokens.tolist(), logprobs.tolist(), strict=True))
 
     def of(self, token: int) -> float:
         """The natural logarithm of the probability of `token`."""
-        return float(self._shifted[token]) - self._log_total
+        return float(self._row[token]) - self._log_total

@@ -9,12 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.errors import NoTokenPossible
-from engine.logprobs import RawLogprobs
+from engine.logprobs import LIKELY, RawLogprobs
 from engine.request import SamplingParams
 from engine.sampler import Sampler
-from engine.vocab_math import Row
+from engine.vocab_math import Head, Row
 
 VOCAB = 2000
+SCRATCH = np.empty(VOCAB, np.float32)
 
 
 def logits_like_a_models(seed: int) -> Row:
@@ -89,7 +90,7 @@ def test_frequencies_follow_the_distribution(name: str) -> None:
     for _ in range(6_000):
         copy = row.copy()
         sampler.adjust(copy)
-        observed[sampler.sample(copy)] += 1
+        observed[sampler.sample(copy, SCRATCH)] += 1
     assert observed[expected == 0].sum() == 0, "a token outside the support was drawn"
     large = expected >= 10
     cells = np.append(observed[large], observed[~large].sum())
@@ -108,13 +109,13 @@ def test_frequencies_follow_the_distribution(name: str) -> None:
 def test_greedy_takes_the_lowest_id_of_equal_logits() -> None:
     row = np.zeros(100, np.float32)
     row[[40, 17, 93]] = 2
-    assert Sampler(SamplingParams(temperature=0), [], 0).sample(row.copy()) == 17
-    assert Sampler(SamplingParams(top_k=1), [], 0).sample(row.copy()) == 17
+    assert Sampler(SamplingParams(temperature=0), [], 0).sample(row, np.empty_like(row)) == 17
+    assert Sampler(SamplingParams(top_k=1), [], 0).sample(row, np.empty_like(row)) == 17
 
 
 def draws(seed: int | None, stream: int = 0) -> list[int]:
     sampler = Sampler(SamplingParams(seed=seed), [], stream)
-    return [sampler.sample(logits_like_a_models(i)) for i in range(30)]
+    return [sampler.sample(logits_like_a_models(i), SCRATCH) for i in range(30)]
 
 
 def test_seeds_repeat_and_choices_differ() -> None:
@@ -131,29 +132,45 @@ def test_a_tiny_repetition_penalty_stays_finite() -> None:
     seen = int(np.argsort(row)[-3])
     sampler = Sampler(SamplingParams(temperature=0, repetition_penalty=1e-300), [seen], 0)
     sampler.adjust(row)
-    assert sampler.sample(row) == seen
+    assert sampler.sample(row, SCRATCH) == seen
 
 
 def test_tiny_temperature_is_greedy() -> None:
     row = logits_like_a_models(5)
     sampler = Sampler(SamplingParams(temperature=1e-30), [], 0)
-    assert sampler.sample(row.copy()) == int(row.argmax())
+    assert sampler.sample(row, np.empty_like(row)) == int(row.argmax())
 
 
 @pytest.mark.parametrize("bad", [-np.inf, np.nan])
 def test_no_token_left_is_an_error(bad: float) -> None:
     row = np.full(50, bad, np.float32)
     with pytest.raises(NoTokenPossible):
-        Sampler(SamplingParams(), [], 0).sample(row)
+        Sampler(SamplingParams(), [], 0).sample(row, np.empty_like(row))
+
+
+@pytest.mark.parametrize("top", [0, 1, 20, 600])
+def test_a_known_head_changes_nothing(top: int) -> None:
+    for i in range(20):
+        row = logits_like_a_models(i)
+        head = Head(row, max(LIKELY, math.log(VOCAB)))
+        alone = RawLogprobs(row, top, SCRATCH)
+        shared = RawLogprobs(row, top, SCRATCH, head)
+        assert shared.top == alone.top
+        assert shared.of(17) == alone.of(17)
+        one = Sampler(SamplingParams(seed=i), [], 0).sample(row, SCRATCH)
+        assert (
+            Sampler(SamplingParams(seed=i), [], 0).sample(row, SCRATCH, Head(row, math.log(VOCAB)))
+            == one
+        )
 
 
 def test_logprobs_are_those_of_the_raw_distribution() -> None:
     row = logits_like_a_models(9)
     exact = row.astype(np.float64) - np.log(np.exp(row.astype(np.float64)).sum())
-    raw = RawLogprobs(row, 20, np.empty((2, VOCAB), np.float32))
+    raw = RawLogprobs(row.copy(), 20, SCRATCH)
     sampler = Sampler(SamplingParams(logit_bias={7: 100.0}), [], 0)
     sampler.adjust(row)
-    token = sampler.sample(row)
+    token = sampler.sample(row, SCRATCH)
     assert token == 7
     assert raw.of(token) == pytest.approx(exact[token], abs=1e-5)
     best = np.argsort(-exact, kind="stable")[:20]
