@@ -22,6 +22,7 @@ from server.api.messages import Messages
 from server.api.model_list import ModelList
 from server.api.text import TextTools
 from server.config import ServerConfig
+from server.dispatch import Dispatcher
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, quote
 from server.middleware import Envelope, error_response
 from server.models import Models
@@ -38,14 +39,15 @@ def create_app(config: ServerConfig, models: Models) -> Starlette:
         models.start()
         yield
         await models.drain(config.drain_timeout)
-        models.close()
+        await models.close()
         store.close()
 
+    dispatcher = Dispatcher(models, config.keepalive)
     apis = (
-        ChatCompletions(config, models),
-        Messages(config, models),
+        ChatCompletions(config, dispatcher),
+        Messages(config, dispatcher),
         ModelList(models),
-        TextTools(config, models),
+        TextTools(config, dispatcher),
         GrammarTool(config),
         Health(models),
     )

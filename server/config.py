@@ -49,6 +49,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     chat_template: str | None = None
     """Text of a Jinja template that replaces the file's own."""
     format: FormatOverride = FormatOverride()
+    fallbacks: tuple[str, ...] = ()
+    """Names of models that are asked when this one cannot answer."""
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from engine.request import FinishReason, RequestDone, RequestFailed, TokenLogprob, TokenOutput
 from server.answers import ChoiceReader
 from server.chat.deltas import CallDelta, ContentDelta, ReasoningDelta
 from server.protocol.messages import FunctionCall, ToolCall
-
-if TYPE_CHECKING:
-    from engine.stream import Stream
+from server.sse import EventSource
 
 
 class GeneratedChoice:
@@ -70,7 +67,7 @@ class GeneratedChoice:
 
 
 async def collect(
-    stream: Stream, n: int, new_reader: Callable[[int], ChoiceReader]
+    stream: EventSource, n: int, new_reader: Callable[[int], ChoiceReader]
 ) -> tuple[list[GeneratedChoice], RequestDone]:
     """The n choices in order, and the counts. Raises the EngineError that the request failed with.
 

@@ -18,7 +18,7 @@ from server.config import ModelConfig, ServerConfig
 from server.progress import Display
 
 if TYPE_CHECKING:
-    from server.models import AnyEngine
+    from server.served_model import AnyEngine
 
 log = logging.getLogger("ingle.server")
 

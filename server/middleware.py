@@ -18,6 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from engine.errors import EngineError
 from engine.request import RequestDone, RequestFailed
 from server.connection import ClientDisconnected
 from server.dialects import encoded_error
@@ -44,7 +45,14 @@ class RequestLog(Struct):
             usage = event.usage
             self.fields |= {"completion": usage.completion_tokens, "cached": usage.cached_tokens}
         else:
-            self.fields["error"] = fate_of(event.error).code
+            self.failed(event.error)
+
+    def failed(self, error: Exception) -> None:
+        """Why there is no answer; what nobody foresaw is logged with its traceback."""
+        fate = fate_of(error)
+        self.fields["error"] = fate.code
+        if fate.status == 500 and not isinstance(error, EngineError):
+            log.error("%s failed", self.id, exc_info=error)
 
 
 class Envelope:

@@ -71,7 +71,7 @@ def run_server(
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(serve(server, models, listener, display))
-        if not models.loaded.is_set():
+        if models.loading:
             # A thread is inside llama.cpp's loader and would outlive the interpreter.
             os._exit(code)
     return code
@@ -92,7 +92,7 @@ async def serve(server: Server, models: Models, listener: socket.socket, display
         server.should_exit = True
         code = LOAD_FAILED
     else:
-        for model in models.models:
+        for model in models.initial:
             sys.stderr.write(ready_line(model.name, model.info, address) + "\n")
     await serving
     return code

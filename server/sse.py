@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
 
+import msgspec
+from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.request import Event, TokenOutput
 from server.connection import Attendance
-
-if TYPE_CHECKING:
-    from engine.stream import Stream
+from server.errors import error_body
+from server.middleware import RequestLog
 
 KEEPALIVE = b": keepalive\n\n"
 DONE = b"data: [DONE]\n\n"
+
+_encoder = msgspec.json.Encoder()
 
 
 def event(data: bytes, name: str | None = None) -> bytes:
@@ -34,44 +39,137 @@ class EventEncoder(Protocol):
         """What one event adds; empty where there is nothing to say yet."""
 
 
-class EventStream(Response):
-    """Streams one request's events; the request is cancelled when the client hangs up."""
+class EventSource(Protocol):
+    """The engine's events of one request, in order."""
 
-    media_type = "text/event-stream"
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+
+    def cancel(self) -> None:
+        """Nobody listens any more."""
+
+
+def openai_error(error: Exception) -> bytes:
+    """An error as OpenAI's clients read it in a stream."""
+    return event(_encoder.encode(error_body(error)))
+
+
+class Framing(Struct, frozen=True):
+    """How one API's stream looks where the engine has nothing to do with it."""
+
+    media_type: str = "text/event-stream"
+    keepalive: bytes = KEEPALIVE
+    """Breaks the silence; empty where the API has nothing that clients pass over."""
+    error: Callable[[Exception], bytes] = openai_error
+    """Ends a stream whose request was refused after the response had begun."""
+
+
+SSE = Framing()
+
+
+class Opened(Struct):
+    """A request in the engine's hands."""
+
+    stream: EventSource
+    encoder: EventEncoder
+    close: Callable[[], None] = lambda: None
+    """Called once nothing more is wanted of the stream."""
+    ignored: Sequence[str] = ()
+    """Fields of the request that mean nothing here."""
+
+    def end(self) -> None:
+        """Cancels what is left of it."""
+        self.stream.cancel()
+        self.close()
+
+
+class EventStream(Response):
+    """Streams one request's events; the request is cancelled when the client hangs up.
+
+    Given a task that still opens the request, it begins at once, with a keepalive.
+    """
 
     def __init__(
-        self, stream: Stream, encoder: EventEncoder, keepalive: float, ping: bytes = KEEPALIVE
+        self,
+        source: Opened | asyncio.Task[Opened],
+        keepalive: float,
+        framing: Framing = SSE,
     ) -> None:
-        """`ping` is sent after every `keepalive` seconds of silence."""
         self.status_code = 200
         self.background = None
-        self._stream = stream
-        self._encoder = encoder
+        self.media_type = framing.media_type
+        self._source = source
         self._keepalive = keepalive
-        self._ping = ping
+        self._framing = framing
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises ClientDisconnected."""
-
-        async def write(data: bytes, more: bool = True) -> None:
-            await send({"type": "http.response.body", "body": data, "more_body": more})
-
-        async def keep_alive() -> None:
-            await write(self._ping)
-
+        writer = Writer(send, self._framing.keepalive)
         try:
-            attendance = Attendance(receive, keepalive=self._keepalive, on_silence=keep_alive)
+            attendance = Attendance(
+                receive, keepalive=self._keepalive, on_silence=writer.keep_alive
+            )
             async with attendance:
                 start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 await send(start)
-                await write(self._encoder.opening())
-                async for engine_event in self._stream:
-                    if data := self._encoder.feed(engine_event):
-                        await write(data)
-                        attendance.spoke()
-                    if not isinstance(engine_event, TokenOutput):
-                        scope["request_log"].outcome(engine_event)
-            await write(b"", more=False)
+                opened = await self._open(writer, scope["request_log"])
+                if opened is not None:
+                    await self._relay(opened, writer, attendance, scope["request_log"])
+            await writer.end()
         finally:
-            self._stream.cancel()
+            self._end()
+
+    async def _open(self, writer: Writer, record: RequestLog) -> Opened | None:
+        """None where the request was refused, and the client has been told."""
+        if isinstance(self._source, Opened):
+            return self._source
+        await writer.keep_alive()
+        try:
+            return await self._source
+        except Exception as error:  # noqa: BLE001, every error has an answer
+            record.failed(error)
+            await writer.write(self._framing.error(error))
+            return None
+
+    async def _relay(
+        self, opened: Opened, writer: Writer, attendance: Attendance, record: RequestLog
+    ) -> None:
+        encoder = opened.encoder
+        await writer.write(encoder.opening())
+        async for engine_event in opened.stream:
+            if data := encoder.feed(engine_event):
+                await writer.write(data)
+                attendance.spoke()
+            if not isinstance(engine_event, TokenOutput):
+                record.outcome(engine_event)
+
+    def _end(self) -> None:
+        """Also of a request that was opened while the client hung up."""
+        source = self._source
+        if isinstance(source, Opened):
+            source.end()
+        elif not source.done():
+            source.cancel()
+        elif not source.cancelled() and source.exception() is None:
+            source.result().end()
+
+
+class Writer:
+    """The body of one response."""
+
+    def __init__(self, send: Send, keepalive: bytes) -> None:
+        self._send = send
+        self._keepalive = keepalive
+
+    async def write(self, data: bytes) -> None:
+        """Nothing is sent for no data."""
+        if data:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def keep_alive(self) -> None:
+        """Shows the client, and what lies between, that somebody is there."""
+        await self.write(self._keepalive)
+
+    async def end(self) -> None:
+        """The body is complete."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -7,23 +7,23 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server.api.chat_answer import ChunkEncoder, completion
-from server.api.chat_call import prepare_chat
+from server.api.chat_call import ChatCall, check_chat, prepare_chat
 from server.api.http import client_of, json_response, note, with_ignored
 from server.config import ServerConfig
 from server.connection import Attendance
 from server.decode import JsonBody
+from server.dispatch import Asked, Attempt, Dispatcher, Submitted
 from server.generation import collect
-from server.models import Models
+from server.models import ServedModel
 from server.protocol.chat_completions import ChatCompletionRequest
-from server.sse import EventStream
 
 
 class ChatCompletions:
     """decode → prepare → stream."""
 
-    def __init__(self, config: ServerConfig, models: Models) -> None:
+    def __init__(self, config: ServerConfig, dispatcher: Dispatcher) -> None:
         self._config = config
-        self._models = models
+        self._dispatcher = dispatcher
         self._body = JsonBody(ChatCompletionRequest)
 
     def routes(self) -> list[Route]:
@@ -36,15 +36,28 @@ class ChatCompletions:
     async def create(self, request: Request) -> Response:
         """One chat completion, whole or streamed."""
         wire, ignored = await self._body.read(request, self._config.max_body_bytes)
-        model = self._models.get(wire.model)
-        call = await prepare_chat(wire, model, self._config, client_of(request))
-        ignored = [*ignored, *call.ignored]
-        note(request, model=model.name, prompt=len(call.request.prompt))
-        stream = model.engine.submit(call.request)
-        if call.stream:
-            events = EventStream(stream, ChunkEncoder(call), self._config.keepalive)
-            return with_ignored(events, ignored)
-        async with Attendance(request.receive):
+        check_chat(wire)
+        asked, attempt = Asked(wire.model, wire.fallbacks), self._attempt(request, wire)
+        if wire.stream:
+            return await self._dispatcher.stream(asked, attempt, ChunkEncoder, ignored=ignored)
+        async with (
+            Attendance(request.receive),
+            self._dispatcher.admit(asked, attempt) as admission,
+        ):
+            call, stream = admission.value.call, admission.value.stream
             choices, done = await collect(stream, call.request.n, call.new_reader)
         request.scope["request_log"].outcome(done)
-        return with_ignored(json_response(completion(call, choices, done)), ignored)
+        body = completion(call, choices, done, admission.trail)
+        return with_ignored(json_response(body), [*ignored, *call.ignored])
+
+    def _attempt(
+        self, request: Request, wire: ChatCompletionRequest
+    ) -> Attempt[Submitted[ChatCall]]:
+        """Prepares and submits the request for whichever model is asked."""
+
+        async def attempt(model: ServedModel) -> Submitted[ChatCall]:
+            call = await prepare_chat(wire, model, self._config, client_of(request))
+            note(request, model=model.name, prompt=len(call.request.prompt))
+            return Submitted(call, model.engine.submit(call.request), call.ignored)
+
+        return attempt

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from engine import request as engine
 from engine.request import Event, FinishReason, RequestDone, RequestFailed, TokenOutput
 from server import sse
 from server.api.chat_call import ChatCall
 from server.chat import deltas as chat
+from server.dispatch import Admission, Submitted, Trail
 from server.errors import error_body
 from server.generation import GeneratedChoice
 from server.protocol.chat_completions import (
@@ -22,6 +24,7 @@ from server.protocol.chat_completions import (
     ChunkHead,
     CompletionTokensDetails,
     Delta,
+    ExtraFields,
     FunctionDelta,
     Logprobs,
     PromptTokensDetails,
@@ -39,7 +42,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def completion(
-    call: ChatCall, choices: Sequence[GeneratedChoice], done: RequestDone
+    call: ChatCall, choices: Sequence[GeneratedChoice], done: RequestDone, trail: Trail
 ) -> ChatCompletion:
     """The whole answer."""
     return ChatCompletion(
@@ -52,14 +55,16 @@ def completion(
         system_fingerprint=call.fingerprint,
         metadata=UNSET if call.metadata is None else call.metadata,
         timings=timings(done, call.request.n),
+        extra_fields=extra_fields(trail),
     )
 
 
 class ChunkEncoder:
     """The same answer as server-sent events; what is constant is encoded once."""
 
-    def __init__(self, call: ChatCall) -> None:
-        self._call = call
+    def __init__(self, admission: Admission[Submitted[ChatCall]]) -> None:
+        call = self._call = admission.value.call
+        self._trail = admission.trail
         head = _encoder.encode(
             ChunkHead(
                 call.request.id, call.created, call.model, call.service_tier, call.fingerprint
@@ -102,13 +107,16 @@ class ChunkEncoder:
         return b"".join((self._head, _encoder.encode(choice), self._tail))
 
     def _counts(self, done: RequestDone) -> bytes:
-        if not self._call.include_usage:
-            return b""
-        thought = sum(reader.reasoning_tokens for reader in self._readers)
-        counts = _encoder.encode(
-            {"usage": usage(done, thought), "timings": timings(done, self._call.request.n)}
+        counts: dict[str, object] = {}
+        if self._call.include_usage:
+            thought = sum(reader.reasoning_tokens for reader in self._readers)
+            counts["usage"] = usage(done, thought)
+            counts["timings"] = timings(done, self._call.request.n)
+        if self._trail.has_fallbacks:
+            counts["extra_fields"] = extra_fields(self._trail)
+        return (
+            b"".join((self._head, b"],", _encoder.encode(counts)[1:], b"\n\n")) if counts else b""
         )
-        return b"".join((self._head, b"],", counts[1:], b"\n\n"))
 
 
 def usage(done: RequestDone, reasoning_tokens: int) -> Usage:
@@ -121,6 +129,14 @@ def usage(done: RequestDone, reasoning_tokens: int) -> Usage:
         prompt_tokens_details=PromptTokensDetails(cached_tokens=counts.cached_tokens),
         completion_tokens_details=CompletionTokensDetails(reasoning_tokens=reasoning_tokens),
     )
+
+
+def extra_fields(trail: Trail) -> ExtraFields | UnsetType:
+    """Which model answered and which did not, where fallbacks were possible."""
+    if not trail.has_fallbacks:
+        return UNSET
+    latency = round((time.monotonic() - trail.began) * 1000)
+    return ExtraFields("ingle", trail.requested, latency, trail.attempts)
 
 
 def timings(done: RequestDone, n: int) -> Timings:

@@ -19,7 +19,7 @@ from server.models import ServedModel
 from server.protocol.chat_completions import ChatCompletionRequest
 from server.tools import Toolset, read_toolset
 
-UNSERVED = ("prediction", "fallbacks", "audio", "web_search_options", "store")
+UNSERVED = ("prediction", "audio", "web_search_options", "store")
 """Fields that are refused unless they are null, false or an empty list."""
 
 
@@ -41,13 +41,20 @@ class ChatCall(Struct, frozen=True, kw_only=True):
     """What a schema mentions and nothing enforces: formats that are annotations."""
 
 
+def check_chat(wire: ChatCompletionRequest) -> None:
+    """What can be refused before any model is asked. Raises InvalidRequest."""
+    prepare.check(wire)
+    prepare.check_metadata(wire.metadata)
+    refuse_unserved(wire)
+    include_usage(wire)
+    top_logprobs(wire)
+
+
 async def prepare_chat(
     wire: ChatCompletionRequest, model: ServedModel, config: ServerConfig, client: prepare.Client
 ) -> ChatCall:
     """Raises InvalidRequest, ContextLengthExceeded, EngineUnavailable."""
     info = model.engine.info
-    prepare.check(wire)
-    refuse_unserved(wire)
     toolset = read_toolset(wire)
     tools = toolset.offered if toolset is not None else ()
     kwargs = conversation.template_kwargs(wire)

@@ -1,4 +1,4 @@
-"""GET /health: 200 when every model answers, else 503 with how far each one is."""
+"""GET /health: 200 when the server answers, else 503 with how far its first models are."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from server.api.http import json_response
 from server.errors import RETRY_AFTER, RETRY_AFTER_DEFAULT
 from server.models import Models, ServedModel
 
-ORDER = ("failed", "stopped", "draining", "loading", "ready")
-"""The server is in the first of these states that one of its models is in."""
+ORDER = ("failed", "stopped", "draining", "loading", "unloading", "unloaded", "ready")
+"""The server is in the first of these states that one of the models it must have is in."""
+AT_REST = ("unloading", "unloaded", "ready")
+"""Whoever asks for such a model gets it."""
 
 
 class ModelHealth(Struct):
@@ -46,11 +48,12 @@ class Health:
         return [Route("/health", self.show, methods=["GET"])]
 
     async def show(self, request: Request) -> Response:
-        """The state of every model."""
+        """The state of every model; those that load when they are asked for decide nothing."""
         states = {model.name: _health(model) for model in self._models.models}
-        status = min((health.state for health in states.values()), key=ORDER.index)
-        progress = sum(_progress(model) for model in self._models.models) / len(states)
-        if status == "ready":
+        decisive = self._models.initial
+        status = min((model.state for model in decisive), key=ORDER.index)
+        progress = sum(_progress(model) for model in decisive) / len(decisive)
+        if status in AT_REST:
             return json_response(HealthBody("ok", progress, states))
         response = json_response(HealthBody(status, progress, states), 503)
         response.headers["retry-after"] = str(RETRY_AFTER.get(status, RETRY_AFTER_DEFAULT))
@@ -67,7 +70,7 @@ def _health(model: ServedModel) -> ModelHealth:
         health.progress, health.step = round(model.progress, 3), model.step
     elif health.state == "failed":
         health.error = model.failure_reason
-    else:
+    elif model.loaded:
         stats = model.loaded_engine.stats()
         health.slots, health.running, health.waiting = stats.slots, stats.running, stats.waiting
     return health

@@ -75,6 +75,15 @@ def encode_event(event: StreamEvent) -> bytes:
 PING = encode_event(Ping())
 
 
+def framing(request_id: str) -> sse.Framing:
+    """Pings, and errors as an event of their own."""
+
+    def error(error: Exception) -> bytes:
+        return sse.event(_encoder.encode(anthropic_error(error, request_id)), "error")
+
+    return sse.Framing(keepalive=PING, error=error)
+
+
 def message(answering: Answering, choice: GeneratedChoice, done: RequestDone) -> Message:
     """The whole answer."""
     ending = _ending(answering, choice.finish_reason, choice.stop_reason, bool(choice.calls))

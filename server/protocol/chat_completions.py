@@ -132,6 +132,25 @@ class Timings(Struct):
     predicted_per_second: float
 
 
+class Tried(Struct):
+    """One model that was asked; `error` is the code of its refusal, null if it answered."""
+
+    model: str
+    latency: int
+    """Milliseconds."""
+    error: str | None = None
+    message: str | None = None
+
+
+class ExtraFields(Struct):
+    """How the request went from model to model; `latency`: milliseconds to the answer's end."""
+
+    provider: str
+    model_requested: str | None
+    latency: int
+    attempts: list[Tried]
+
+
 class ChatCompletion(Struct, kw_only=True):
     """The whole answer."""
 
@@ -145,6 +164,7 @@ class ChatCompletion(Struct, kw_only=True):
     system_fingerprint: str
     metadata: dict[str, str] | UnsetType = UNSET
     timings: Timings
+    extra_fields: ExtraFields | UnsetType = UNSET
 
 
 class FunctionDelta(Struct, kw_only=True):

@@ -43,7 +43,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"reasoning_effort": "extreme"}, "reasoning_effort"),
     ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
     ({"store": True}, "store"),
-    ({"fallbacks": ["x"]}, "fallbacks"),
+    ({"fallbacks": ["x"]}, "fallbacks[0]"),
     ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
     ({"modalities": ["audio"]}, "modalities[0]"),
     ({"web_search_options": {}}, "web_search_options"),

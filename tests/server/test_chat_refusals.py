@@ -151,7 +151,6 @@ UNSERVED: list[tuple[dict[str, Any], str]] = [
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
     ({"store": True}, "store"),
-    ({"fallbacks": ["other"]}, "fallbacks"),
     ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
     ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
     ({"web_search_options": {}}, "web_search_options"),

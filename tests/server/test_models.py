@@ -15,7 +15,7 @@ from engine.settings import ModelSettings
 from server.app import create_app
 from server.config import ModelConfig, ServerConfig
 from server.models import Models
-from tests.server.asgi import Client
+from tests.server.asgi import Client, chat_body
 from tests.server.fakes import INFO, FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +30,7 @@ def model_config(name: str, *aliases: str, template: str | None = None) -> Model
     )
 
 
-async def test_loading_is_a_503_with_progress() -> None:
+async def test_health_is_503_with_progress_while_loading_and_requests_wait() -> None:
     proceed, engine = threading.Event(), FakeEngine()
 
     def load(config: ModelConfig, progress: Callable[[str, float], None]) -> FakeEngine:
@@ -54,10 +54,7 @@ async def test_loading_is_a_503_with_progress() -> None:
             "progress": 0.25,
             "models": {"m": {"state": "loading", "progress": 0.25, "step": "weights"}},
         }
-        chat = await client.chat(model="m")
-        assert chat.status == 503
-        assert int(chat.headers["retry-after"]) > 0
-        assert "loading" in chat.json()["error"]["message"]
+        chat = client.begin("POST", "/v1/chat/completions", chat_body(model="m"))
         (card,) = (await client.get("/v1/models")).json()["data"]
         assert (card["state"], card["loaded"]) == ("loading", False)
         proceed.set()
@@ -65,7 +62,7 @@ async def test_loading_is_a_503_with_progress() -> None:
         health = (await client.get("/health")).json()
         assert health["status"] == "ok"
         assert all(model["slots"] == 4 for model in health["models"].values())
-        assert (await client.chat(model="m")).status == 200
+        assert (await chat.finish()).status == 200
     assert engine.closed
 
 

@@ -1,0 +1,196 @@
+"""One served model: its configuration and, while it is loaded, what it is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from msgspec.structs import asdict
+
+from engine.errors import EngineUnavailable, ModelLoadError
+from server.answers import AnswerFormat, marker_tokens
+from server.chat.errors import TemplateError
+from server.chat.format import ChatFormat
+from server.config import FormatOverride, ModelConfig
+from server.constraints import Constraints, OutputGrammar, Wanted
+from server.errors import WrongTask
+
+if TYPE_CHECKING:
+    from engine.embedding_engine import EmbeddingEngine
+    from engine.engine import Engine
+    from engine.settings import ModelInfo
+
+    AnyEngine = Engine | EmbeddingEngine
+
+log = logging.getLogger("ingle.server")
+
+LoadProgress = Callable[[str, float], None]
+"""Takes the name of the step that runs, and how much of it is done (0–1)."""
+LoadEngine = Callable[[ModelConfig, LoadProgress], "AnyEngine"]
+"""Blocks until the model is loaded; raises ModelLoadError."""
+
+
+class LoadState(enum.StrEnum):
+    """Where a model is in its life; the engine of a ready one may be draining, failed, stopped."""
+
+    UNLOADED = "unloaded"
+    LOADING = "loading"
+    READY = "ready"
+    UNLOADING = "unloading"
+    FAILED = "failed"
+
+
+class Parts:
+    """Everything that is dropped together when a model is unloaded."""
+
+    def __init__(self, engine: AnyEngine, format: ChatFormat | None) -> None:
+        """`format` is None for models that do not write text."""
+        self.engine = engine
+        self.format = format
+        self.answers = AnswerFormat(format, engine.tokenizer) if format is not None else None
+        self.constraints = Constraints()
+
+
+class ServedModel:
+    """Of the event loop; a request may use the parts for as long as it holds a lease."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+        self.created = int(time.time())
+        self.load_state = LoadState.UNLOADED
+        self.step = "waiting"
+        self.progress = 0.0
+        self.failure: ModelLoadError | None = None
+        self.users = 0
+        """Leases: requests that use the model, or wait for it."""
+        self._parts: Parts | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that answers carry."""
+        return self.config.name
+
+    @property
+    def state(self) -> str:
+        """The load state; of a ready one what the engine says: ready, draining, failed, stopped."""
+        return self.load_state if self._parts is None else self._parts.engine.state
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is an engine to ask."""
+        return self._parts is not None
+
+    @property
+    def failure_reason(self) -> str:
+        """Why the state is failed."""
+        if self._parts is not None:
+            return self._parts.engine.failure or "unknown"
+        return str(self.failure)
+
+    @property
+    def parts(self) -> Parts:
+        """Raises EngineUnavailable."""
+        if self._parts is None:
+            reason = "" if self.failure is None else str(self.failure)
+            raise EngineUnavailable(self.state, reason)
+        return self._parts
+
+    @property
+    def loaded_engine(self) -> AnyEngine:
+        """Whatever the model is for; raises EngineUnavailable."""
+        return self.parts.engine
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the file says; raises EngineUnavailable."""
+        return self.loaded_engine.info
+
+    @property
+    def engine(self) -> Engine:
+        """Generates text. Raises EngineUnavailable, and WrongTask for other models."""
+        engine = self.loaded_engine
+        if engine.info.task != "generate":
+            raise WrongTask(self.name, engine.info.task)
+        return cast("Engine", engine)
+
+    @property
+    def embedder(self) -> EmbeddingEngine:
+        """Embeds or scores. Raises EngineUnavailable, and WrongTask for models that write text."""
+        engine = self.loaded_engine
+        if engine.info.task == "generate":
+            raise WrongTask(self.name, "generate")
+        return cast("EmbeddingEngine", engine)
+
+    @property
+    def format(self) -> ChatFormat:
+        """How the model is spoken to; raises EngineUnavailable and WrongTask."""
+        if self.parts.format is None:
+            raise WrongTask(self.name, self.info.task)
+        return self.parts.format
+
+    @property
+    def answers(self) -> AnswerFormat:
+        """How it answers; raises EngineUnavailable and WrongTask."""
+        if self.parts.answers is None:
+            raise WrongTask(self.name, self.info.task)
+        return self.parts.answers
+
+    def constrain(self, wanted: Wanted) -> OutputGrammar | None:
+        """The grammar of an answer, compiled for this vocabulary too; blocks for milliseconds.
+
+        Raises InvalidRequest, InvalidGrammar, EngineUnavailable.
+        """
+        output = self.parts.constraints.compile(wanted)
+        if output is not None:
+            self.engine.compile_grammar(output.grammar)
+        return output
+
+    # The life of the model, for `Models` alone.
+
+    def load(self, load_engine: LoadEngine) -> Parts:
+        """Blocks; what `serve` takes. Raises ModelLoadError."""
+        loaded = load_engine(self.config, self._report)
+        if loaded.info.task != "generate":
+            return Parts(loaded, None)
+        engine = cast("Engine", loaded)
+        try:
+            format = self._chat_format(engine.info)
+        except ModelLoadError:
+            engine.close()
+            raise
+        log.info("%s: %s", self.name, format.describe())
+        engine.enable_constraints(marker_tokens(format, engine.tokenizer))
+        return Parts(engine, format)
+
+    def _chat_format(self, info: ModelInfo) -> ChatFormat:
+        source = self.config.chat_template or info.chat_template
+        try:
+            format = ChatFormat.from_template(
+                source, bos_token=info.bos_token, eos_token=info.eos_token
+            )
+        except TemplateError as error:
+            raise ModelLoadError(f"{self.name}: {error}") from error
+        override = self.config.format
+        return format if override == FormatOverride() else format.overridden(**asdict(override))
+
+    def begin(self) -> None:
+        """The model is about to be loaded."""
+        self.load_state, self.failure = LoadState.LOADING, None
+        self._report("waiting", 0.0)
+
+    def serve(self, parts: Parts) -> None:
+        """Starts to answer; call on the event loop."""
+        parts.engine.start(asyncio.get_running_loop())
+        self._parts = parts
+        self.load_state = LoadState.READY
+
+    def fail(self, failure: ModelLoadError) -> None:
+        """Loading did not work."""
+        self.load_state, self.failure = LoadState.FAILED, failure
+
+    def _report(self, step: str, fraction: float) -> None:
+        self.step, self.progress = step, fraction
