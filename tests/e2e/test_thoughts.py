@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,32 +11,6 @@ from openai import OpenAI
 
 from tests.e2e.chat import ask
 from tests.e2e.server_process import ServerProcess
-
-TEMPLATE = """\
-{%- for m in messages %}<|im_start|>{{ m.role }}
-{% if m.reasoning_content %}<think>
-{{ m.reasoning_content }}
-</think>
-
-{% endif %}{{ m.content }}<|im_end|>
-{% endfor %}
-{%- if verbosity is defined %}[verbosity {{ verbosity }}]{% endif %}
-{%- if persona is defined %}[persona {{ persona }}]{% endif %}
-{%- if add_generation_prompt %}<|im_start|>assistant
-<think>
-{% if enable_thinking is defined and not enable_thinking %}
-</think>
-
-{% endif %}{% endif %}"""
-
-
-@pytest.fixture(scope="module")
-def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    path: Path = tmp_path_factory.mktemp("template") / "thinker.jinja"
-    path.write_text(TEMPLATE)
-    flags = ["--parallel", "1", "--context", "256", "--chat-template-file", str(path)]
-    with ServerProcess(flags) as process:
-        yield process
 
 
 @pytest.fixture
