@@ -53,6 +53,7 @@ def normalize(
     plain = plain if traits.many_calls or not traits.prints_calls else _results_in_turn(plain)
     plain = plain if traits.tool_role else [_result_as_user(message) for message in plain]
     plain = _place_system(plain, traits)
+    plain = plain if traits.user_after_result else _join_results(plain)
     plain = _merge_repeats(plain, traits)
     return [_as_parts(m) for m in plain] if traits.content_parts else plain
 
@@ -258,6 +259,17 @@ def _result_as_user(message: Message) -> Message:
         return message
     text = f"<tool_response>\n{message['content']}\n</tool_response>"
     return {"role": "user", "content": text}
+
+
+def _join_results(messages: list[Message]) -> list[Message]:
+    """What a user says right after a result stands in it, where it may not stand behind it."""
+    joined: list[Message] = []
+    for message in messages:
+        if message["role"] == "user" and joined and joined[-1]["role"] == "tool":
+            joined[-1:] = _joined([joined[-1], message])
+        else:
+            joined.append(message)
+    return joined
 
 
 def _place_system(messages: list[Message], traits: Traits) -> list[Message]:

@@ -40,6 +40,7 @@ class Traits(Struct, frozen=True):
     arguments: Literal["object", "string"] = "object"
     call_ids: Literal["any", "nine", "named"] = "any"
     tool_role: bool = False
+    user_after_result: bool = True  # before the assistant has answered it
     reasoning: str = ""  # the key a thought is read from; or "parts", "blocks" of content
 
 
@@ -105,6 +106,8 @@ class _Prober:
         found["reasoning"] = self._reasoning(attributes, found)
         found["content_with_calls"] = found["prints_calls"] and self._content_with_calls(found)
         found["tool_role"] = self._tool_role(found)
+        if found["tool_role"]:
+            found["user_after_result"] = self._user_after_result(found)
         return Traits(**found)
 
     def _text(self, text: str) -> Any:
@@ -213,6 +216,12 @@ class _Prober:
         return THOUGHT not in thought or thought.split(THOUGHT)[0] != text.split(CONTENT)[0]
 
     def _tool_role(self, found: dict[str, Any]) -> bool:
+        return RESULT in self._try(self._result_turn(found))
+
+    def _user_after_result(self, found: dict[str, Any]) -> bool:
+        return _has(self._try([*self._result_turn(found), self._user(USER2)]), RESULT, USER2)
+
+    def _result_turn(self, found: dict[str, Any]) -> list[Message]:
         if not found["prints_calls"]:
             turn = [self._user(), self._reply()]
             call_id = ID
@@ -225,7 +234,7 @@ class _Prober:
             "tool_call_id": call_id,
             "name": NAME,
         }
-        return RESULT in self._try([*turn, result])
+        return [*turn, result]
 
     def _reasoning(self, attributes: Iterable[str], found: dict[str, Any]) -> str:
         for key in _reasoning_keys(attributes):
