@@ -16,13 +16,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.chat import ChatCompletions
+from server.api.embeddings import EmbeddingsApi
 from server.api.grammar import GrammarTool
 from server.api.health import Health
 from server.api.messages import Messages
 from server.api.model_list import ModelList
+from server.api.rerank import Reranking
 from server.api.text import TextTools
 from server.config import ServerConfig
 from server.dispatch import Dispatcher
+from server.embedding import EmbeddingModels
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, quote
 from server.middleware import Envelope, error_response
 from server.models import Models
@@ -43,9 +46,12 @@ def create_app(config: ServerConfig, models: Models) -> Starlette:
         store.close()
 
     dispatcher = Dispatcher(models, config.keepalive)
+    embedders = EmbeddingModels(models, dispatcher)
     apis = (
         ChatCompletions(config, dispatcher),
         Messages(config, dispatcher),
+        EmbeddingsApi(config, embedders),
+        Reranking(config, embedders),
         ModelList(models),
         TextTools(config, dispatcher),
         GrammarTool(config),

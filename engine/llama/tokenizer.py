@@ -53,6 +53,9 @@ class Tokenizer:
         self.bos: int = self._api.llama_vocab_bos(vocab)
         self.eos: int = self._api.llama_vocab_eos(vocab)
         self.adds_bos: bool = self._api.llama_vocab_get_add_bos(vocab)
+        self._sep: int = self._api.llama_vocab_sep(vocab)
+        self._adds_eos: bool = self._api.llama_vocab_get_add_eos(vocab)
+        self._adds_sep: bool = self._api.llama_vocab_get_add_sep(vocab) and self._sep >= 0
         is_eog = self._api.llama_vocab_is_eog
         get_attr = self._api.llama_vocab_get_attr
         attributes = [get_attr(vocab, token) for token in range(self.n_vocab)]
@@ -93,6 +96,14 @@ class Tokenizer:
                     self._vocab, data, len(data), out, -count, add_special, parse_special
                 )
         return out[:count]
+
+    def pair(self, query: list[int], document: list[int]) -> list[int]:
+        """Both with the tokens between and around them that the vocabulary wants: BERT's
+        [CLS] query [SEP] document [SEP], RoBERTa's <s> query </s></s> document </s>."""
+        end = [self.eos if self.eos >= 0 else self._sep] if self._adds_eos else []
+        start = [self.bos] if self.adds_bos else []
+        between = [self._sep] if self._adds_sep else []
+        return [*start, *query, *end, *between, *document, *(end or between)]
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of `token`, control tokens in their spelling; raises InvalidToken."""

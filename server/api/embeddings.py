@@ -1,0 +1,129 @@
+"""POST /v1/embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import msgspec
+from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from engine.embedding import Rows
+from server import embedding
+from server.api.http import json_response, with_ignored
+from server.config import ServerConfig
+from server.connection import Attendance
+from server.decode import JsonBody
+from server.embedding import EmbeddingModels
+from server.errors import InvalidRequest, Loc, quote
+from server.models import ServedModel
+from server.protocol.embeddings import (
+    EmbeddingItem,
+    EmbeddingList,
+    EmbeddingsRequest,
+    EmbeddingUsage,
+)
+
+FORMATS = ("float", "base64")
+INLINE_FLOATS = 20_000
+"""Answers up to this size are written on the event loop."""
+
+_encoder = msgspec.json.Encoder()
+
+
+class EmbeddingsApi:
+    """decode → tokenize → compute."""
+
+    def __init__(self, config: ServerConfig, models: EmbeddingModels) -> None:
+        self._config = config
+        self._models = models
+        self._body = JsonBody(EmbeddingsRequest)
+
+    def routes(self) -> list[Route]:
+        """The endpoint, also where clients forget the /v1."""
+        return [
+            Route("/v1/embeddings", self.create, methods=["POST"]),
+            Route("/embeddings", self.create, methods=["POST"]),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        """One embedding an input."""
+        wire, ignored = await self._body.read(request, self._config.max_body_bytes)
+        if wire.encoding_format not in (None, *FORMATS):
+            raise InvalidRequest(
+                f"encoding_format must be one of {', '.join(FORMATS)}, but is "
+                f"{quote(wire.encoding_format)}",
+                loc=("body", "encoding_format"),
+            )
+        leased = self._models.lease(wire.model, "embed")
+        async with Attendance(request.receive), leased as model:
+            embedding.check_dimensions(wire.dimensions, model)
+            inputs = await read_inputs(wire.input, model)
+            result = await embedding.compute(request, model, inputs)
+        rows = embedding.normalized(result.rows, wire.dimensions)
+        count = sum(map(len, inputs))
+        body = EmbeddingList(
+            data=await items(rows, wire.encoding_format == "base64"),
+            model=model.name,
+            usage=EmbeddingUsage(count, count),
+        )
+        return with_ignored(json_response(body), ignored)
+
+
+async def read_inputs(
+    wire: str | list[str | int | list[int]], model: ServedModel
+) -> list[list[int]]:
+    """Tokens of each input; what comes as tokens is taken as it is. Raises InvalidRequest."""
+
+    def loc(index: int) -> Loc:
+        return ("body", "input", index) if many else ("body", "input")
+
+    many = isinstance(wire, list) and not all(isinstance(item, int) for item in wire)
+    given = [wire] if not many else wire
+    texts = [item for item in given if isinstance(item, str)]
+    if texts and len(texts) == len(given):
+        for index, text in enumerate(texts):
+            if not text:
+                raise InvalidRequest("an input must not be empty", loc=loc(index))
+        tokenizer = model.embedder.tokenizer
+        inputs = await embedding.encode_all(texts, lambda t: tokenizer.encode(t, add_special=True))
+    else:
+        inputs = [check_tokens(item, model, loc(index)) for index, item in enumerate(given)]
+    embedding.check_inputs(inputs, model, loc)
+    return inputs
+
+
+def check_tokens(item: object, model: ServedModel, loc: Loc) -> list[int]:
+    """A list of token ids. Raises InvalidRequest."""
+    if not isinstance(item, list):
+        raise InvalidRequest("texts, tokens and lists of tokens cannot be mixed", loc=loc)
+    n_vocab = model.info.n_vocab
+    for index, token in enumerate(item):
+        if not 0 <= token < n_vocab:
+            raise InvalidRequest(
+                f"tokens must be 0 to {n_vocab - 1}, but one is {quote(token)}",
+                loc=(*loc, index),
+                code="invalid_token",
+            )
+    return item
+
+
+async def items(rows: Rows, as_base64: bool) -> list[EmbeddingItem]:
+    """The rows as they are sent; many of them are written in a thread."""
+    write = _base64 if as_base64 else _numbers
+
+    def run() -> list[EmbeddingItem]:
+        return [EmbeddingItem(index=i, embedding=write(row)) for i, row in enumerate(rows)]
+
+    return run() if rows.size <= INLINE_FLOATS else await asyncio.to_thread(run)
+
+
+def _base64(row: Rows) -> str:
+    return base64.b64encode(row.astype("<f4").tobytes()).decode()
+
+
+def _numbers(row: Rows) -> Raw:
+    return Raw(_encoder.encode(row.tolist()))
