@@ -22,9 +22,9 @@ def translated(**fields: Any) -> ChatCompletionRequest:
 
 
 def turns(*messages: tuple[str, Any], **fields: Any) -> list[dict[str, Any]]:
-    """The messages of the translation; fields without a value are left out."""
-    listed = [{"role": role, "content": content} for role, content in messages]
-    chat = msgspec.to_builtins(translated(messages=listed, **fields).messages)
+    """The messages of the translation but the last; fields without a value are left out."""
+    listed = [{"role": role, "content": content} for role, content in (*messages, ("user", "End"))]
+    chat = msgspec.to_builtins(translated(messages=listed, **fields).messages)[:-1]
     return [{k: v for k, v in message.items() if v is not None} for message in chat]
 
 
@@ -133,7 +133,8 @@ def test_a_hidden_thought_comes_back_in_its_signature() -> None:
 
 def test_what_nobody_can_read_is_listed() -> None:
     redacted = {"type": "redacted_thinking", "data": "xyz"}
-    body = {"max_tokens": 1, "messages": [{"role": "assistant", "content": [redacted]}]}
+    messages = [{"role": "assistant", "content": [redacted]}, {"role": "user", "content": "Hi"}]
+    body = {"max_tokens": 1, "messages": messages}
     assert translate(msgspec.convert(body, MessagesRequest)).ignored == ["messages[0].content[0]"]
 
 
@@ -160,6 +161,11 @@ PDF = {"type": "document", "source": {"type": "url", "url": "http://x/y.pdf"}}
 def test_what_has_no_place_is_refused_by_path(role: str, content: Any, path: Any) -> None:
     messages = [{"role": "user", "content": "Hi"}, {"role": role, "content": content}]
     assert refused(messages=messages).loc == ("body", "messages", 1, *path)
+
+
+def test_prefill_is_refused() -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "{"}]
+    assert refused(messages=messages).loc == ("body", "messages", 1)
 
 
 def test_messages_must_not_be_empty() -> None:
