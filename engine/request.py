@@ -106,7 +106,7 @@ class Request(Struct, frozen=True, kw_only=True):
     """The adapters that count, all others are off; None: as the model is configured."""
 
 
-class TopLogprob(Struct, frozen=True):
+class TopLogprob(Struct, frozen=True, gc=False):  # 20 a token: the collector would walk them
     """One likely token at a position; natural logarithm of the raw model distribution."""
 
     token: int
@@ -114,7 +114,7 @@ class TopLogprob(Struct, frozen=True):
     logprob: float
 
 
-class TokenLogprob(Struct, frozen=True):
+class TokenLogprob(Struct, frozen=True, gc=False):
     """The sampled token with the likeliest ones at its position, most likely first."""
 
     token: int
