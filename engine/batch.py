@@ -69,7 +69,32 @@ class Drop(Struct, frozen=True, tag=True):
     handle: int
 
 
-MemoryOp = Clear | Trim | Save | Restore | Drop
+class Export(Struct, frozen=True, tag=True):
+    """Hand out the copy under `handle`, which stays."""
+
+    handle: int
+
+
+class Import(Struct, frozen=True, tag=True):
+    """Take `data`, a copy that was handed out once, under `handle`."""
+
+    handle: int
+    data: bytearray
+
+
+MemoryOp = Clear | Trim | Save | Restore | Drop | Export | Import
+
+
+class CopyReport(Struct):
+    """What a runner's memory operations came to since the last report."""
+
+    sizes: dict[int, int] = {}
+    """Handle → bytes, of every copy that was saved."""
+    exported: dict[int, memoryview] = {}
+    """Handle → the copy that was asked for; it stays valid while it is held."""
+    n_bytes: int = 0
+    """Saved and restored."""
+    seconds: float = 0.0
 
 
 class Batch(Struct):
@@ -95,6 +120,10 @@ class Runner(Protocol):
 
     def run(self, batch: Batch) -> Logits:
         """The rows that the spans asked for, in order; raises StepFailed."""
+        ...
+
+    def take_report(self) -> CopyReport:
+        """What the memory operations came to since the last call."""
         ...
 
     def set_threads(self, threads: int) -> None:

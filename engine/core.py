@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.batch import Runner
+from engine.batch import Batch, CopyReport, MemoryOp, Runner
 from engine.errors import RequestError
 from engine.kv_cache import KVCache
 from engine.logprobs import LIKELY, RawLogprobs
@@ -27,6 +27,11 @@ from engine.request import (
 from engine.scheduler import Scheduler
 from engine.sequence import Constraint, RequestState, Sequence
 from engine.vocab_math import Head, Row
+
+_DISK_WAIT = 0.02
+"""Seconds until the inbox is looked at again while all that could run waits for the disk."""
+_FLUSH = 10.0
+"""Seconds that the disk gets at the end."""
 
 Outgoing = list[tuple[RequestState, Event]]
 """Events of one step with whom they are for."""
@@ -60,6 +65,7 @@ class EngineCore:
         governor: ThreadGovernor | None = None,
     ) -> None:
         self._runner = runner
+        self._kv = kv_cache
         self._vocabulary = vocabulary
         self._context = context
         self._governor = governor
@@ -111,7 +117,12 @@ class EngineCore:
         for sequence in step.sequences:
             sequence.group.started = sequence.group.started or began
         logits = self._runner.run(step.batch)
-        self.scheduler.costs.observe(time.monotonic() - began, step.n_decode, step.n_prompt)
+        report = self._runner.take_report()
+        seconds = time.monotonic() - began - report.seconds
+        self.scheduler.costs.observe(seconds, step.n_decode, step.n_prompt)
+        self._kv.learn(report, self.scheduler.costs.prompt_token)
+        if not step.sequences:
+            self._kv.wait(_DISK_WAIT)
         for sequence, row in zip(self.scheduler.update(step), logits, strict=True):
             if sequence.group.request.n > 1 and not sequence.decoding:
                 sequence.group.prompt_row = row.copy()
@@ -233,6 +244,15 @@ class EngineCore:
             decode=time.monotonic() - state.first_token,
         )
         return RequestDone(usage, timings)
+
+    def close(self) -> None:
+        """Hand the cache to the disk, if there is one; no step follows."""
+
+        def run(ops: list[MemoryOp]) -> CopyReport:
+            self._runner.run(Batch(ops, []))
+            return self._runner.take_report()
+
+        self._kv.close(run, _FLUSH)
 
     def fail_all(self) -> None:
         """Forget every request and everything in memory, so that a next step can work."""

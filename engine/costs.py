@@ -23,8 +23,44 @@ class StepCosts:
     def _blend(self, average: float | None, value: float) -> float:
         return value if average is None else average + self._WEIGHT * (value - average)
 
+    @property
+    def prompt_token(self) -> float | None:
+        """Seconds that one more token of a prompt takes; None before any was measured."""
+        return self._prompt_token
+
     def affordable(self, seconds: float, default: int) -> int:
         """Prompt tokens that fit a step of `seconds` beside the running decodes."""
         if not self._prompt_token:
             return default
         return int((seconds - (self._decode or 0.0)) / self._prompt_token)
+
+
+class SourceCosts:
+    """What a prefix costs from each of its sources: to compute, copy in memory, or read."""
+
+    _WEIGHT = 0.2
+
+    def __init__(self) -> None:
+        self.prompt_token: float | None = None
+        """Seconds to compute a token."""
+        self._copied_byte: float | None = None
+        self._read_byte: float | None = None
+
+    def observe_copies(self, seconds: float, n_bytes: int) -> None:
+        """Learn from states that were saved and restored."""
+        if n_bytes:
+            self._copied_byte = self._blend(self._copied_byte, seconds / n_bytes)
+
+    def observe_read(self, seconds: float, n_bytes: int) -> None:
+        """Learn from a file that was read and checked."""
+        if n_bytes:
+            self._read_byte = self._blend(self._read_byte, seconds / n_bytes)
+
+    def _blend(self, average: float | None, value: float) -> float:
+        return value if average is None else average + self._WEIGHT * (value - average)
+
+    def pays(self, n_tokens: int, *, copied: int, read: int = 0) -> bool:
+        """Whether `n_tokens` are computed in more time than it takes to copy and read so many
+        bytes; what was never measured counts as free."""
+        seconds = copied * (self._copied_byte or 0.0) + read * (self._read_byte or 0.0)
+        return self.prompt_token is None or n_tokens * self.prompt_token > seconds

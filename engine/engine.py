@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from engine.constraint import ConstraintCompiler
 from engine.core import EngineCore, Outgoing
+from engine.disk_cache import DiskCache
 from engine.errors import (
     ContextLengthExceeded,
     EngineError,
@@ -64,6 +65,19 @@ def _kv_cache(settings: ModelSettings, info: ModelInfo, can_trim: bool) -> KVCac
         retain=not settings.kv_unified,
         budget=settings.prefix_cache_mib << 20,
         bytes_per_token=info.kv_bytes // (info.context * info.parallel),
+        disk=_disk_cache(settings, info, can_trim),
+    )
+
+
+def _disk_cache(settings: ModelSettings, info: ModelInfo, can_trim: bool) -> DiskCache | None:
+    if settings.prefix_cache_dir is None:
+        return None
+    return DiskCache(
+        settings.prefix_cache_dir,
+        fingerprint=info.fingerprint,
+        budget=settings.prefix_cache_disk_mib << 20,
+        most_tokens=info.context,
+        can_trim=can_trim,
     )
 
 
@@ -269,7 +283,16 @@ class Engine:
                 failures += 1
                 self._recover(error, failures)
         self._fail_inbox()
+        if self.state != "failed":
+            self._close_core()
         self._release()
+
+    def _close_core(self) -> None:
+        try:
+            self._core.close()
+        # The model is to be freed, whatever became of the cache.
+        except Exception:
+            log.exception("the prefix cache could not be written")
 
     def _fail_inbox(self) -> None:
         """Nobody will read it again: answer what was submitted while the thread ended."""

@@ -1,4 +1,8 @@
-"""Prefixes in host memory: found by their tokens and adapters, kept within a budget."""
+"""Prefixes in host memory: found by their tokens and adapters, kept within a budget.
+
+Out first goes what one conversation alone can use, then prefixes that several requests shared;
+the least recently used first among each. What leaves goes to disk, if there is one.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +12,28 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from engine.batch import Drop, MemoryOp, Save
-from engine.lora import LoraSet
-from engine.radix_cache import RadixTree
+from engine.batch import Drop, Export, Import, MemoryOp, Save
+from engine.disk_cache import DiskCache
+from engine.prefix_index import Held, PrefixIndex
 
 WORTH_COPYING = 32
-"""Tokens below which computing again is no dearer than a copy (0.02 ms a token) and its memory."""
+"""Tokens below which a copy is not worth its memory and the handling."""
 
 
-class Held(Struct, frozen=True):
-    """Computed tokens, and the adapters they were computed with."""
-
-    tokens: list[int]
-    lora: LoraSet = ()
-
-
-class HostCopy(Struct):
+class HostCopy(Struct, eq=False):
     """KV in host memory."""
 
     handle: int
     held: Held
     size: int
+    shared: bool = False
+    """Several requests begin with it."""
+    uses: int = 0
+    """How often it was restored."""
 
 
 class HostCopies:
-    """Copies of slots, least recently used out first."""
+    """Copies of slots."""
 
     def __init__(
         self,
@@ -41,14 +42,21 @@ class HostCopies:
         can_trim: bool,
         budget: int = 0,
         bytes_per_token: int = 0,
+        disk: DiskCache | None = None,
     ) -> None:
         """`queue` takes what the next step has to do for it; `budget` is in bytes."""
         self._queue = queue
         self._can_trim = can_trim
         self._budget = budget
         self._bytes_per_token = bytes_per_token
+        self._bytes_per_copy = 0
+        """Beyond its tokens, learned: all that a recurrent state has."""
+        self._disk = disk
         self._copies: OrderedDict[int, HostCopy] = OrderedDict()
-        self._trees: dict[LoraSet, RadixTree[int]] = {}
+        """By handle, least recently used first."""
+        self._index: PrefixIndex[HostCopy] = PrefixIndex(can_trim=can_trim)
+        self._leaving: dict[int, Held] = {}
+        """Copies on their way to disk."""
         self._handles = itertools.count(1)
         self.size = 0
         """Bytes, forks left out."""
@@ -57,70 +65,129 @@ class HostCopies:
         """A number for a copy; one that is not made here is the caller's to drop."""
         return next(self._handles)
 
+    def size_of(self, n_tokens: int) -> int:
+        """Bytes of a copy, as far as is known."""
+        return self._bytes_per_copy + n_tokens * self._bytes_per_token
+
     def match_prefix(self, wanted: Held) -> tuple[int, HostCopy | None]:
-        """The longest prefix that a copy shares with `wanted`, and that copy; changes nothing.
+        """The longest prefix that a copy shares with `wanted`, and that copy; changes nothing."""
+        return self._index.match_prefix(wanted)
 
-        Memory that cannot be trimmed must be a prefix of `wanted` as a whole.
-        """
-        tree = self._trees.get(wanted.lora)
-        if tree is None:
-            return 0, None
-        if self._can_trim:
-            length, handle = tree.match_prefix(wanted.tokens)
-            return length, None if handle is None else self._copies[handle]
-        whole = [self._copies[handle] for handle in tree.prefixes_of(wanted.tokens)]
-        return (len(whole[-1].held.tokens), whole[-1]) if whole else (0, None)
-
-    def touch(self, copy: HostCopy) -> None:
-        """It was used just now."""
+    def use(self, copy: HostCopy) -> None:
+        """It is restored now. A state that cannot be trimmed and is used twice is shared."""
         self._copies.move_to_end(copy.handle)
+        copy.uses += 1
+        copy.shared = copy.shared or (copy.uses > 1 and not self._can_trim)
+
+    def use_family(self, key: str) -> None:
+        """A request with this key came: what belongs to it stays longer."""
+        for handle, copy in list(self._copies.items()):
+            if copy.held.key == key:
+                self._copies.move_to_end(handle)
 
     def keep(self, slot: int, held: Held, spare: HostCopy | None = None) -> None:
         """Copy what a slot holds, unless it is short, too large or there already.
 
         `spare` is in use and stays.
         """
-        if len(held.tokens) < WORTH_COPYING:
-            return
-        length, _ = self.match_prefix(held)
-        needed = len(held.tokens) * self._bytes_per_token
-        if length < len(held.tokens) and 0 < needed <= self._budget:
+        fits = self.size_of(len(held.tokens)) <= self._budget
+        if self._budget and fits and len(held.tokens) >= WORTH_COPYING and not self._has(held):
             self.save(slot, held)
             self.shrink(spare)
 
+    def keep_shared(self, slot: int, held: Held) -> None:
+        """As `keep`, for a prefix that two requests have in common."""
+        copy = self._index.get(held)
+        if copy is None and self.size_of(len(held.tokens)) <= self._budget // 2:
+            copy = self.save(slot, held)
+        if copy is not None:
+            copy.shared = True
+            self.shrink(copy)
+
+    def _has(self, held: Held) -> bool:
+        return self._index.match_prefix(held)[0] == len(held.tokens)
+
     def save(self, slot: int, held: Held) -> HostCopy:
-        """Copy a slot, whatever the budget; copies of its prefixes are then of no use."""
-        tree = self._trees.setdefault(held.lora, RadixTree())
+        """Copy a slot, whatever the budget; copies of its prefixes are then of no use, unless
+        others share them."""
         if self._can_trim:
-            for handle in list(tree.prefixes_of(held.tokens)):
-                self._drop(self._copies[handle])
-        size = len(held.tokens) * self._bytes_per_token
-        copy = HostCopy(self.new_handle(), Held(list(held.tokens), held.lora), size)
-        self._copies[copy.handle] = copy
-        self._trees.setdefault(held.lora, tree).insert(copy.held.tokens, copy.handle)
-        self.size += copy.size
+            for copy in self._index.prefixes_of(held):
+                if not copy.shared:
+                    self._drop(copy)
+        copy = self._add(held, self.size_of(len(held.tokens)))
         self._queue(Save(slot, copy.handle))
         return copy
 
+    def _add(self, held: Held, size: int) -> HostCopy:
+        held = Held(list(held.tokens), held.lora, held.n_prompt, held.key)
+        copy = HostCopy(self.new_handle(), held, size)
+        self._copies[copy.handle] = copy
+        self._index.insert(held, copy)
+        self.size += size
+        return copy
+
+    def add_read(self, held: Held, data: bytearray) -> None:
+        """What was read from disk."""
+        if not self._index.has(held):
+            copy = self._add(held, len(data))
+            self._queue(Import(copy.handle, data))
+            self.shrink(copy)
+
     def _drop(self, copy: HostCopy) -> None:
         del self._copies[copy.handle]
-        tree = self._trees[copy.held.lora]
-        tree.remove(copy.held.tokens)
-        if not tree:
-            del self._trees[copy.held.lora]
+        self._index.remove(copy.held)
         self.size -= copy.size
         self._queue(Drop(copy.handle))
 
     def shrink(self, spare: HostCopy | None = None) -> None:
-        """Drop the least recently used copies until the budget holds; `spare` is in use."""
-        for copy in list(self._copies.values()):
-            if self.size <= self._budget:
+        """Drop copies until the budget holds; `spare` is in use."""
+        while self.size > self._budget:
+            victim = self._victim(spare)
+            if victim is None:
                 return
-            if copy is not spare:
-                self._drop(copy)
+            if self._disk is not None and not self._disk.has(victim.held):
+                self._export(victim)
+            self._drop(victim)
+
+    def _victim(self, spare: HostCopy | None) -> HostCopy | None:
+        """What one conversation alone can use, while shared prefixes take at most half."""
+        loose = [copy for copy in self._copies.values() if copy is not spare]
+        crowded = sum(copy.size for copy in loose if copy.shared) > self._budget // 2
+        least = next(iter(loose), None)
+        return next((copy for copy in loose if copy.shared == crowded), least)
+
+    def _export(self, copy: HostCopy) -> None:
+        self._leaving[copy.handle] = copy.held
+        self._queue(Export(copy.handle))
+
+    def export_all(self) -> list[int]:
+        """Have every copy handed out; returns their handles, the most valuable first."""
+        evicted = list(self._leaving)
+        ranked = [*reversed(self._copies.values())]
+        ranked.sort(key=lambda copy: not copy.shared)
+        for copy in ranked:
+            self._export(copy)
+        return [copy.handle for copy in ranked] + evicted
+
+    def take_leaving(self, handle: int) -> Held:
+        """What the copy under `handle`, which was handed out, holds."""
+        return self._leaving.pop(handle)
+
+    def learn_sizes(self, sizes: dict[int, int]) -> None:
+        """The true bytes of copies."""
+        for handle, size in sizes.items():
+            copy = self._copies.get(handle)
+            if copy is None:
+                continue
+            self.size += size - copy.size
+            copy.size = size
+            beyond = size - len(copy.held.tokens) * self._bytes_per_token
+            self._bytes_per_copy = max(self._bytes_per_copy, beyond)
+        self.shrink()
 
     def forget(self) -> None:
         """The memory behind was reset."""
         self._copies.clear()
-        self._trees.clear()
+        self._index.clear()
+        self._leaving.clear()
         self.size = 0

@@ -1,30 +1,32 @@
 """Who owns which llama.cpp sequence, and where a prompt's prefix can be had from.
 
-Three sources, cheapest first: an idle slot that still holds the prefix (trimmed in place), a
-copy in host memory, another slot that holds it. A prefix counts only under the adapters that it
-was computed with. Pure bookkeeping: what is decided here comes out as memory operations for the
-next step.
+An idle slot that still holds it (trimmed in place), a copy in host memory, another slot, a file:
+whichever saves more time than it takes. A prefix counts only under the adapters that it was
+computed with. Pure bookkeeping: what is decided here comes out as memory operations for the next
+step.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
-from engine.batch import Clear, MemoryOp, Restore, Trim
-from engine.host_copies import WORTH_COPYING, Held, HostCopies, HostCopy
+from engine.batch import Clear, CopyReport, MemoryOp, Restore, Trim
+from engine.costs import SourceCosts
+from engine.disk_cache import DiskCache, Fetch
+from engine.host_copies import WORTH_COPYING, HostCopies, HostCopy
 from engine.lora import LoraSet
+from engine.prefix_index import Held
 from engine.radix_cache import common_prefix
 
 
 class Running(Struct, frozen=True):
-    """A slot at work and the tokens whose KV it holds."""
+    """A slot at work and what it holds."""
 
     slot: int
-    tokens: list[int]
-    lora: LoraSet = ()
+    held: Held
 
 
 class Prefill(Struct, frozen=True):
@@ -33,10 +35,12 @@ class Prefill(Struct, frozen=True):
     prompt: list[int]
     n_computed: int
     lora: LoraSet = ()
+    checkpoints: Sequence[int] = ()
+    """Lengths at which a copy will be made of memory that cannot be trimmed."""
 
 
 class KVCache:
-    """Slots, and copies in host memory."""
+    """Slots, and copies in host memory and on disk."""
 
     def __init__(
         self,
@@ -48,24 +52,30 @@ class KVCache:
         retain: bool = True,
         budget: int = 0,
         bytes_per_token: int = 0,
+        disk: DiskCache | None = None,
     ) -> None:
         """`budget` bytes for copies. Of every prompt at least `min_computed` tokens are computed:
         one for its logits, more where short runs take another path through the arithmetic; and
-        trimmed prefixes are multiples of `align`, where kernels work on groups of rows.
-        Without `retain` (the unified layout, where every cell slows every sequence) a slot is
-        cleared as soon as it is idle."""
+        prefixes are multiples of `align`, where kernels work on groups of rows. Without `retain`
+        (the unified layout, where every cell slows every sequence) a slot is cleared as soon as
+        it is idle."""
         self._can_trim = can_trim
         self._retain = retain
         self._min_computed = min_computed
         self._align = align
-        self._idle: OrderedDict[int, Held] = OrderedDict(
-            (slot, Held([])) for slot in range(n_slots)
-        )
+        self._budget = budget
+        self._idle = OrderedDict((slot, Held([])) for slot in range(n_slots))
         """Slot → what it still holds, least recently used first."""
         self._outside = {-1, n_slots}
         self._ops: list[MemoryOp] = []
+        self._disk = disk
+        self._costs = SourceCosts()
         self._copies = HostCopies(
-            self.queue, can_trim=can_trim, budget=budget, bytes_per_token=bytes_per_token
+            self.queue,
+            can_trim=can_trim,
+            budget=budget,
+            bytes_per_token=bytes_per_token,
+            disk=disk,
         )
 
     @property
@@ -90,40 +100,110 @@ class KVCache:
         return max(best, self._best_copy(wanted)[1])
 
     def acquire(
-        self, prompt: list[int], running: Iterable[Running] = (), lora: LoraSet = ()
+        self,
+        prompt: list[int],
+        running: Iterable[Running] = (),
+        lora: LoraSet = (),
+        key: str = "",
     ) -> tuple[int, int]:
         """A slot for `prompt`, and how many of its tokens are in it already.
 
-        KeyError if no slot is idle.
+        What has the same `key`, if there is one, is kept longer. KeyError if no slot is idle.
         """
         wanted = self._reusable(prompt, lora)
-        slot, in_slot = self._best_idle(wanted)
+        if key:
+            self._copies.use_family(key)
+        slot, length = self._best_idle(wanted)
+        source = self._idle[slot]
         copy, in_copy = self._best_copy(wanted)
-        placed = self._well_placed()
-        apart = ((s, held) for s, held in self._idle.items() if s not in placed)
-        at_work = ((each.slot, Held(each.tokens, each.lora)) for each in running)
-        source, held, in_running = self._best_running(wanted, [*at_work, *apart])
-        if max(in_copy, in_running) < in_slot + WORTH_COPYING:
-            return slot, self._reuse(slot, in_slot)
-        if copy is None or in_running >= in_copy + WORTH_COPYING:
-            copy, in_copy = self._copies.save(source, held), in_running
-        return self._restore(copy, in_copy), in_copy
+        if copy is not None and self._pays(in_copy - length, copied=copy.size):
+            source, length = copy.held, in_copy
+        else:
+            copy = None
+        other, in_other = self._best_other(wanted, running)
+        size = self._copies.size_of(len(other.held.tokens))
+        if self._pays(in_other - length, copied=2 * size):
+            source, length = other.held, in_other
+            copy = self._copies.save(other.slot, other.held)
+        if copy is None:
+            self._reuse(slot, length)
+        else:
+            slot = self._restore(copy, length)
+        if self._can_trim and WORTH_COPYING <= length <= source.n_prompt - WORTH_COPYING:
+            # Two prompts part here: others may begin like them.
+            self._copies.keep_shared(slot, Held(prompt[:length], lora, length, key))
+        return slot, length
+
+    def _pays(self, gain: int, copied: int, read: int = 0) -> bool:
+        return gain >= WORTH_COPYING and self._costs.pays(gain, copied=copied, read=read)
 
     def worth_waiting(
         self, prompt: list[int], prefills: Iterable[Prefill], lora: LoraSet = ()
     ) -> bool:
         """Whether a prefill under way will soon hold much more of `prompt` than can be had now."""
-        if not self._can_trim:
-            return False
         wanted = self._reusable(prompt, lora)
-        coming = (
-            shared
-            for each in prefills
-            if each.lora == lora
-            and (shared := common_prefix(each.prompt, wanted.tokens)) > each.n_computed
+        coming = max(
+            (self._coming(each, wanted) for each in prefills if each.lora == lora), default=0
         )
-        best = max(coming, default=0)
-        return best >= WORTH_COPYING and best >= self.match_prefix(prompt, lora) + WORTH_COPYING
+        return coming >= WORTH_COPYING and coming >= self.match_prefix(prompt, lora) + WORTH_COPYING
+
+    def _coming(self, prefill: Prefill, wanted: Held) -> int:
+        """Tokens of `wanted` that a prefill will have but has not yet."""
+        shared = common_prefix(prefill.prompt, wanted.tokens)
+        if not self._can_trim:
+            shared = max((n for n in prefill.checkpoints if n <= shared), default=0)
+        return shared if shared > prefill.n_computed else 0
+
+    def fetch(
+        self, prompt: list[int], running: Iterable[Running] = (), lora: LoraSet = ()
+    ) -> Fetch | None:
+        """Begin to read what only the disk has of `prompt`; None where that does not pay."""
+        if self._disk is None:
+            return None
+        wanted = self._reusable(prompt, lora)
+        length, entry = self._disk.match_prefix(wanted)
+        if entry is None or entry.header.size > self._budget:
+            return None
+        here = max(self.match_prefix(prompt, lora), self._best_other(wanted, running)[1])
+        gain = self._usable(entry.held, Held(wanted.tokens[:length], lora)) - here
+        size = entry.header.size
+        return self._disk.fetch(entry) if self._pays(gain, copied=size, read=size) else None
+
+    def poll(self) -> None:
+        """Take in what was read from disk meanwhile."""
+        for fetch in self._disk.poll() if self._disk is not None else ():
+            if fetch.data is not None:
+                self._costs.observe_read(fetch.seconds, len(fetch.data))
+                self._copies.add_read(fetch.entry.held, fetch.data)
+
+    def wait(self, timeout: float) -> None:
+        """Until something was read from disk, if anything is being read."""
+        if self._disk is not None and self._disk.fetching:
+            self._disk.wait(timeout)
+
+    def learn(self, report: CopyReport, prompt_token: float | None = None) -> None:
+        """Take in what memory operations came to, and what computing a token costs."""
+        self._costs.prompt_token = prompt_token
+        self._costs.observe_copies(report.seconds, report.n_bytes)
+        if report.sizes:
+            self._copies.learn_sizes(report.sizes)
+        for handle, data in report.exported.items():
+            held = self._copies.take_leaving(handle)
+            if self._disk is not None:
+                self._disk.store(held, data)
+
+    def checkpoints(self, prompt: list[int], boundaries: Iterable[int]) -> list[int]:
+        """Where computing `prompt` should pause for a copy, shortest first: memory that cannot
+        be trimmed can only be taken up again where it was copied."""
+        if self._can_trim or not self._budget:
+            return []
+        most = max(0, len(prompt) - self._min_computed)
+        lengths = {min(n, most) // self._align * self._align for n in (*boundaries, most)}
+        return sorted(n for n in lengths if n >= WORTH_COPYING)
+
+    def checkpoint(self, slot: int, held: Held) -> None:
+        """Copy what a slot holds in the middle of its prompt."""
+        self._copies.keep(slot, held)
 
     def _reusable(self, prompt: list[int], lora: LoraSet) -> Held:
         return Held(prompt[: max(0, len(prompt) - self._min_computed)], lora)
@@ -163,16 +243,17 @@ class KVCache:
             return None, 0
         return copy, self._usable(copy.held, Held(wanted.tokens[:length], wanted.lora))
 
-    def _best_running(
-        self, wanted: Held, running: Iterable[tuple[int, Held]]
-    ) -> tuple[int, Held, int]:
-        best, length = (-1, Held([])), 0
-        for slot, held in running:
-            if (usable := self._usable(held, wanted)) > length:
-                best, length = (slot, held), usable
-        return *best, length
+    def _best_other(self, wanted: Held, running: Iterable[Running]) -> tuple[Running, int]:
+        """The slot at work, or idle but badly placed, with the longest usable prefix."""
+        placed = self._well_placed()
+        apart = (Running(slot, held) for slot, held in self._idle.items() if slot not in placed)
+        best, length = Running(-1, Held([])), 0
+        for each in (*running, *apart):
+            if (usable := self._usable(each.held, wanted)) > length:
+                best, length = each, usable
+        return best, length
 
-    def _reuse(self, slot: int, length: int) -> int:
+    def _reuse(self, slot: int, length: int) -> None:
         """Take `slot` with its first `length` tokens; the rest is copied if it is worth it."""
         held = self._idle.pop(slot)
         if len(held.tokens) >= length + WORTH_COPYING:
@@ -181,11 +262,10 @@ class KVCache:
             self._trim(slot, length, len(held.tokens))
         elif held.tokens:
             self._ops.append(Clear(slot))
-        return length
 
     def _restore(self, copy: HostCopy, length: int) -> int:
         """A slot with the first `length` tokens of `copy`."""
-        self._copies.touch(copy)
+        self._copies.use(copy)
         slot = self._vacate(spare=copy)
         self._ops.append(Restore(slot, copy.handle))
         self._trim(slot, length, len(copy.held.tokens))
@@ -201,10 +281,9 @@ class KVCache:
         if length < held:
             self._ops.append(Trim(slot, length))
 
-    def release(self, slot: int, tokens: list[int], lora: LoraSet = ()) -> None:
+    def release(self, slot: int, held: Held) -> None:
         """Give a slot back with what it holds."""
         assert slot not in self._idle, f"slot {slot} was released twice"
-        held = Held(list(tokens), lora)
         self._idle[slot] = held if self._retain else Held([])
         if not self._retain:
             self._copies.keep(slot, held)
@@ -222,9 +301,25 @@ class KVCache:
         """A slot for a state that is about to be restored; KeyError if none is idle."""
         return self._vacate()
 
+    def close(self, run: Callable[[list[MemoryOp]], CopyReport], timeout: float) -> None:
+        """Hand what is worth it to the disk, and wait until it is written; `run` executes."""
+        if self._disk is None:
+            return
+        self.learn(run(self.take_ops()))
+        for slot, held in self._idle.items():
+            self._copies.keep(slot, held)
+        order = self._copies.export_all()
+        exported = run(self.take_ops()).exported
+        for age, handle in enumerate(sorted(exported, key=order.index)):
+            held = self._copies.take_leaving(handle)
+            self._disk.store(held, exported[handle], at_exit=True, age=age)
+        self._disk.close(timeout)
+
     def forget(self) -> None:
         """The memory behind was reset: nothing holds anything, and nothing is left to do."""
         for slot in self._idle:
             self._idle[slot] = Held([])
         self._copies.forget()
         self._ops.clear()
+        if self._disk is not None:
+            self._disk.distrust()

@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 VERSION = 1
 """Raised when the probe measures differently."""
-IRRELEVANT = ("path", "context", "parallel", "max_queue", "max_stall", "lora")
+IRRELEVANT = (
+    *("path", "context", "parallel", "max_queue", "max_stall", "lora"),
+    *("prefix_cache_mib", "prefix_cache_dir", "prefix_cache_disk_mib"),
+)
 TUNING_PREFIXES = ("GGML_", "GOMP_", "OMP_")
 
 

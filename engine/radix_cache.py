@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -114,8 +115,8 @@ class RadixTree(Generic[T]):
             node = next(iter(node.children.values()))
         return node.value
 
-    def prefixes_of(self, tokens: list[int]) -> Iterator[T]:
-        """Values of the mapped sequences that `tokens` begin with, shortest first."""
+    def prefixes_of(self, tokens: list[int]) -> Iterator[tuple[int, T]]:
+        """Lengths and values of the mapped sequences that `tokens` begin with, shortest first."""
         node, at = self._root, 0
         while at < len(tokens):
             child = node.children.get(tokens[at])
@@ -123,4 +124,9 @@ class RadixTree(Generic[T]):
                 return
             node, at = child, at + len(child.tokens)
             if node.value is not None:
-                yield node.value
+                yield at, node.value
+
+    def longest(self, tokens: list[int]) -> tuple[int, T | None]:
+        """The longest mapped sequence that is a prefix of `tokens` as a whole."""
+        last = deque(self.prefixes_of(tokens), maxlen=1)
+        return last[0] if last else (0, None)

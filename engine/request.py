@@ -104,6 +104,11 @@ class Request(Struct, frozen=True, kw_only=True):
     """Key of the fair share: waiting requests of different users are admitted in turn."""
     lora: tuple[LoraScale, ...] | None = None
     """The adapters that count, all others are off; None: as the model is configured."""
+    cache_key: str = ""
+    """Prefixes of requests with the same key are kept together: each use renews them all."""
+    checkpoints: tuple[int, ...] = ()
+    """Lengths of the prompt at which messages end. Memory that cannot be trimmed is copied there;
+    any other memory needs none."""
 
 
 class TopLogprob(Struct, frozen=True, gc=False):  # 20 a token: the collector would walk them

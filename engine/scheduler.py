@@ -102,7 +102,7 @@ class Scheduler:
         budget = self._prompt_budget(sum(shares.values()), stalls=bool(decoding or others))
         prompts = (each for each in active if not each.decoding)
         for sequence in sorted(prompts, key=lambda each: each.group.submitted):
-            shares[sequence.slot] = min(sequence.n_waiting, budget)
+            shares[sequence.slot] = min(sequence.n_until_pause, budget)
             budget -= shares[sequence.slot]
         step = Step(Batch(self._kv.take_ops(), [], lora), [], n_decode=len(decoding))
         for slot, n_tokens in sorted(shares.items()):
@@ -122,27 +122,43 @@ class Scheduler:
         return lora, by_set[lora]
 
     def _admit(self) -> None:
+        self._kv.poll()
         while self._kv.n_idle and not self._forking:
             state = self.waiting.pop(self._can_start)
             if state is None:
                 return
             state.choices = self._new_choices(state)
             state.unstarted = state.choices[1:]
-            holders = [
-                Running(each.slot, each.tokens[: each.n_computed], each.group.lora)
-                for each in self.running.values()
-            ]
-            slot, state.cached_tokens = self._kv.acquire(
-                state.request.prompt, holders, lora=state.lora
-            )
-            self._start(state.choices[0], slot, state.cached_tokens)
+            self._place(state)
+
+    def _place(self, state: RequestState) -> None:
+        """Give a request the slot where the most of its prompt can be had."""
+        request, leader = state.request, state.choices[0]
+        slot, state.cached_tokens = self._kv.acquire(
+            request.prompt, self._holders(), state.lora, request.cache_key
+        )
+        leader.pauses = [
+            length
+            for length in self._kv.checkpoints(request.prompt, request.checkpoints)
+            if length > state.cached_tokens
+        ]
+        self._start(leader, slot, state.cached_tokens)
+
+    def _holders(self) -> list[Running]:
+        return [Running(each.slot, each.held) for each in self.running.values()]
 
     def _can_start(self, state: RequestState) -> bool:
-        """Not while another request computes a long prefix of the same prompt: then copy that."""
+        """Not while its prefix is read from disk, nor while another request computes a long
+        prefix of the same prompt: then copy that."""
+        if not state.asked_disk:
+            state.asked_disk = True
+            state.fetch = self._kv.fetch(state.request.prompt, self._holders(), state.lora)
+        if state.fetch is not None and state.fetch.pending:
+            return False
         prefills = [
-            Prefill(sequence.group.request.prompt, sequence.n_computed, sequence.group.lora)
-            for sequence in self.running.values()
-            if not sequence.decoding
+            Prefill(each.group.request.prompt, each.n_computed, each.group.lora, each.pauses)
+            for each in self.running.values()
+            if not each.decoding
         ]
         return not self._kv.worth_waiting(state.request.prompt, prefills, state.lora)
 
@@ -167,6 +183,9 @@ class Scheduler:
         ready = []
         for sequence, span in zip(step.sequences, step.batch.spans, strict=True):
             sequence.n_computed = span.start + len(span.tokens)
+            if sequence.pauses and sequence.pauses[0] == sequence.n_computed:
+                sequence.pauses.pop(0)
+                self._kv.checkpoint(sequence.slot, sequence.held)
             if span.rows is Rows.LAST:
                 ready.append(sequence)
         return ready
@@ -182,8 +201,7 @@ class Scheduler:
         """Take a sequence out; its slot keeps what it holds until somebody else needs it."""
         if self.running.get(sequence.slot) is sequence:
             del self.running[sequence.slot]
-            tokens = sequence.tokens[: sequence.n_computed]
-            self._kv.release(sequence.slot, tokens, sequence.group.lora)
+            self._kv.release(sequence.slot, sequence.held)
 
     def remove(self, state: RequestState) -> None:
         """Forget a request wherever it is: waiting, in prefill, decoding or partly started."""

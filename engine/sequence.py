@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from engine.disk_cache import Fetch
 from engine.lora import LoraSet
 from engine.output import OutputText
+from engine.prefix_index import Held
 from engine.request import FinishReason, Request
 from engine.sampler import Sampler
 from engine.thought import ThoughtLimit
@@ -52,6 +54,8 @@ class Sequence:
         self.slot = -1
         self.tokens = list(group.request.prompt)
         self.n_computed = 0
+        self.pauses: list[int] = []
+        """Lengths of the prompt after which a step ends, so that the state can be copied."""
         self.output = output
         request = group.request
         self.constraint = constraint
@@ -63,6 +67,18 @@ class Sequence:
     def n_waiting(self) -> int:
         """Tokens the model has not seen yet: 1 while decoding, more in prefill."""
         return len(self.tokens) - self.n_computed
+
+    @property
+    def n_until_pause(self) -> int:
+        """As `n_waiting`, up to the next pause."""
+        return (self.pauses[0] if self.pauses else len(self.tokens)) - self.n_computed
+
+    @property
+    def held(self) -> Held:
+        """What its slot holds."""
+        request = self.group.request
+        tokens = self.tokens[: self.n_computed]
+        return Held(tokens, self.group.lora, len(request.prompt), request.cache_key)
 
     @property
     def n_generated(self) -> int:
@@ -97,6 +113,9 @@ class RequestState:
         """The logits after the prompt, kept until every choice has drawn its first token."""
         self.saved: int | None = None
         """Handle of the prompt's state in host memory."""
+        self.asked_disk = False
+        self.fetch: Fetch | None = None
+        """A prefix that is read from disk, and waited for."""
         self.n_finished = 0
         self.cached_tokens = 0
         self.submitted = submitted

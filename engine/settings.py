@@ -50,6 +50,10 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     """Most tokens of one pass through the graph (n_ubatch)."""
     prefix_cache_mib: int = 1024
     """Host memory for prefixes of prompts that no slot holds any more; 0 keeps none."""
+    prefix_cache_dir: Path | None = None
+    """Directory for prefixes that leave host memory, across restarts; None keeps none."""
+    prefix_cache_disk_mib: int = 4096
+    """What the directory may hold, whichever models it serves."""
     max_stall: float = 0.15
     """Seconds a step may take while anyone is decoding; sizes the prompt part of a step."""
     n_gpu_layers: int = AUTO_LAYERS

@@ -207,6 +207,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("ubatch_size", "model", COUNT, "most tokens of one pass through the model"),
     Option("max_stall", "model", number(0.001), "seconds a prompt may hold up running answers"),
     Option("prefix_cache_mib", "model", integer(0), "host memory for prefixes of prompts"),
+    Option("prefix_cache_dir", "model", PATH, "directory that keeps prefixes across restarts"),
+    Option("prefix_cache_disk_mib", "model", integer(1), "what that directory may hold"),
     Option("n_gpu_layers", "model", LAYERS, "layers to keep in GPU memory"),
     Option("main_gpu", "model", integer(0), "GPU that is used where only one is"),
     Option("split_mode", "model", names(SplitMode), "how several GPUs share a model"),

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import time
 
 import numpy as np
 
-from engine.batch import Batch, Clear, Drop, Logits, MemoryOp, Restore, Rows, Save, Span, Trim
+from engine.batch import (
+    Batch,
+    Clear,
+    CopyReport,
+    Drop,
+    Export,
+    Import,
+    Logits,
+    MemoryOp,
+    Restore,
+    Rows,
+    Save,
+    Span,
+    Trim,
+)
 from engine.errors import StepFailed
 from engine.llama.library import library
 from engine.llama.model import Model
@@ -30,6 +45,7 @@ class LlamaRunner:
         self.can_trim = not (
             api.llama_model_is_recurrent(native) or api.llama_model_is_hybrid(native)
         )
+        self._report = CopyReport()
         self._n_batch: int = api.llama_n_batch(model.context)
         self._allocate(self._n_batch)
 
@@ -56,8 +72,11 @@ class LlamaRunner:
 
     def run(self, batch: Batch) -> Logits:
         """See `Runner.run`; the view is valid until the next call."""
+        began = time.monotonic()
         for op in batch.ops:
             self._apply(op)
+        if batch.ops:
+            self._report.seconds += time.monotonic() - began
         if not batch.spans:
             return np.empty((0, self.n_vocab), np.float32)
         if batch.lora != self._lora:
@@ -117,6 +136,10 @@ class LlamaRunner:
                 self._restore(slot, handle)
             case Drop(handle):
                 self._saved.pop(handle, None)
+            case Export(handle):
+                self._report.exported[handle] = memoryview(self._saved[handle])
+            case Import(handle, data):
+                self._saved[handle] = (ctypes.c_uint8 * len(data)).from_buffer(data)
 
     def _save(self, slot: int, handle: int) -> None:
         size = self._api.llama_state_seq_get_size(self._context, slot)
@@ -124,12 +147,20 @@ class LlamaRunner:
         if self._api.llama_state_seq_get_data(self._context, data, size, slot) == 0:
             raise StepFailed(f"the state of slot {slot} could not be saved")
         self._saved[handle] = data
+        self._report.sizes[handle] = size
+        self._report.n_bytes += size
 
     def _restore(self, slot: int, handle: int) -> None:
         data = self._saved[handle]
         self._api.llama_memory_seq_rm(self._memory, slot, -1, -1)
         if self._api.llama_state_seq_set_data(self._context, data, len(data), slot) == 0:
             raise StepFailed(f"the state of slot {slot} could not be restored")
+        self._report.n_bytes += len(data)
+
+    def take_report(self) -> CopyReport:
+        """See `Runner.take_report`."""
+        report, self._report = self._report, CopyReport()
+        return report
 
     def set_threads(self, threads: int) -> None:
         """See `Runner.set_threads`."""
@@ -139,3 +170,4 @@ class LlamaRunner:
         """See `Runner.reset`."""
         self._api.llama_memory_clear(self._memory, True)
         self._saved.clear()
+        self._report = CopyReport()

@@ -6,7 +6,19 @@ import zlib
 
 import numpy as np
 
-from engine.batch import Batch, Clear, Drop, Logits, Restore, Rows, Save, Trim
+from engine.batch import (
+    Batch,
+    Clear,
+    CopyReport,
+    Drop,
+    Export,
+    Import,
+    Logits,
+    Restore,
+    Rows,
+    Save,
+    Trim,
+)
 from engine.core import EngineCore, Outgoing
 from engine.kv_cache import KVCache
 from engine.request import Request, RequestDone, RequestFailed, TokenOutput
@@ -52,6 +64,7 @@ class FakeRunner:
         self.batches: list[Batch] = []
         self.fail_next = False
         self.threads = 0
+        self.report = CopyReport()
 
     def run(self, batch: Batch) -> Logits:
         if self.fail_next:
@@ -63,14 +76,20 @@ class FakeRunner:
                 case Clear(slot):
                     self.memory[slot] = []
                 case Trim(slot, length):
+                    assert self.can_trim
                     assert length <= len(self.memory[slot])
                     del self.memory[slot][length:]
                 case Save(slot, handle):
                     self.saved[handle] = list(self.memory[slot])
+                    self.report.sizes[handle] = len(self.saved[handle])
                 case Restore(slot, handle):
                     self.memory[slot] = list(self.saved[handle])
                 case Drop(handle):
                     del self.saved[handle]
+                case Export(handle):
+                    self.report.exported[handle] = memoryview(bytes(self.saved[handle]))
+                case Import(handle, data):
+                    self.saved[handle] = list(data)
         rows = []
         slots = [span.slot for span in batch.spans]
         assert slots == sorted(set(slots)), "spans are in order of their slots"
@@ -85,6 +104,10 @@ class FakeRunner:
                 row[next_token(held)] = 10
                 rows.append(row)
         return np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
+
+    def take_report(self) -> CopyReport:
+        report, self.report = self.report, CopyReport()
+        return report
 
     def set_threads(self, threads: int) -> None:
         self.threads = threads

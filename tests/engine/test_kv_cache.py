@@ -6,12 +6,17 @@ import random
 
 import pytest
 
-from engine.batch import Clear, Drop, Restore, Save, Trim
+from engine.batch import Clear, CopyReport, Drop, Restore, Save, Trim
 from engine.kv_cache import KVCache, Prefill, Running
+from engine.prefix_index import Held
 from engine.request import Request, RequestDone, SamplingParams
 from tests.engine.fakes import FakeRunner, Harness, continuation, make_core
 
 SYSTEM = [i % 60 + 1 for i in range(100)]
+
+
+def release(kv: KVCache, slot: int, tokens: list[int], n_prompt: int = 0) -> None:
+    kv.release(slot, Held(tokens, n_prompt=n_prompt))
 
 
 def cache(slots: int = 2, **settings: object) -> KVCache:
@@ -23,26 +28,26 @@ def test_the_next_turn_trims_its_own_slot() -> None:
     kv = cache()
     slot, cached = kv.acquire([1, 2, 3])
     assert (slot, cached) == (0, 0)
-    kv.release(slot, [1, 2, 3, 9, 9])
+    release(kv, slot, [1, 2, 3, 9, 9])
     assert kv.acquire([1, 2, 3, 9, 7, 7]) == (0, 4)
     assert kv.take_ops() == [Trim(0, 4)]
 
 
 def test_the_last_token_is_always_computed() -> None:
     kv = cache()
-    kv.release(kv.acquire([1, 2, 3])[0], [1, 2, 3])
+    release(kv, kv.acquire([1, 2, 3])[0], [1, 2, 3])
     assert kv.match_prefix([1, 2, 3]) == 2
     assert kv.acquire([1, 2, 3]) == (0, 2)
     far = cache(min_computed=64)
-    far.release(far.acquire(SYSTEM)[0], SYSTEM)
+    release(far, far.acquire(SYSTEM)[0], SYSTEM)
     assert far.match_prefix(SYSTEM) == 36
     assert far.match_prefix(SYSTEM[:64]) == 0
 
 
 def test_what_a_slot_held_moves_to_host_memory_and_back() -> None:
     kv = cache(slots=1)
-    kv.release(kv.acquire(SYSTEM)[0], SYSTEM)
-    kv.release(kv.acquire([7] * 50)[0], [7] * 50)
+    release(kv, kv.acquire(SYSTEM)[0], SYSTEM)
+    release(kv, kv.acquire([7] * 50)[0], [7] * 50)
     assert kv.take_ops() == [Save(0, 1), Clear(0)]
     assert kv.acquire([*SYSTEM, 5]) == (0, 100)
     assert kv.take_ops() == [Save(0, 2), Restore(0, 1)]
@@ -52,7 +57,7 @@ def test_what_a_slot_held_moves_to_host_memory_and_back() -> None:
 def test_a_better_slot_loses_nothing_worth_keeping() -> None:
     """A new conversation takes a slot for its system prompt; the old one is copied first."""
     kv = cache()
-    kv.release(kv.acquire([*SYSTEM, *[7] * 50])[0], [*SYSTEM, *[7] * 50])
+    release(kv, kv.acquire([*SYSTEM, *[7] * 50])[0], [*SYSTEM, *[7] * 50])
     assert kv.acquire([*SYSTEM, *[8] * 50]) == (0, 100)
     assert kv.take_ops() == [Save(0, 1), Trim(0, 100)]
 
@@ -60,8 +65,8 @@ def test_a_better_slot_loses_nothing_worth_keeping() -> None:
 def test_a_longer_copy_replaces_its_prefixes() -> None:
     kv = cache(slots=1)
     for end in (40, 70, 100):
-        kv.release(kv.acquire(SYSTEM[:end])[0], SYSTEM[:end])
-        kv.release(kv.acquire([end] * 3)[0], [])
+        release(kv, kv.acquire(SYSTEM[:end])[0], SYSTEM[:end])
+        release(kv, kv.acquire([end] * 3)[0], [])
     assert kv.size == 100
     drops = [op for op in kv.take_ops() if isinstance(op, Drop)]
     assert len(drops) == 2
@@ -70,7 +75,7 @@ def test_a_longer_copy_replaces_its_prefixes() -> None:
 def test_a_running_prefix_is_copied() -> None:
     kv = cache()
     slot, _ = kv.acquire(SYSTEM)
-    running = [Running(slot, SYSTEM[:90])]
+    running = [Running(slot, Held(SYSTEM[:90]))]
     assert kv.acquire([*SYSTEM[:80], 1, 2], running) == (1, 80)
     assert kv.take_ops() == [Save(0, 1), Restore(1, 1), Trim(1, 80)]
 
@@ -82,7 +87,7 @@ def test_who_waits_for_a_prefill_under_way() -> None:
     assert not kv.worth_waiting(other, [Prefill(SYSTEM, 100)]), "it can be copied now"
     assert not kv.worth_waiting(other, [Prefill([9, *SYSTEM], 10)])
     assert not kv.worth_waiting(SYSTEM[:20], [Prefill(SYSTEM, 0)]), "too short to wait for"
-    kv.release(kv.acquire(SYSTEM)[0], SYSTEM[:90])
+    release(kv, kv.acquire(SYSTEM)[0], SYSTEM[:90])
     assert not kv.worth_waiting(other, [Prefill(SYSTEM, 10)]), "most of it is there already"
     assert not cache(can_trim=False).worth_waiting(other, [Prefill(SYSTEM, 10)])
 
@@ -90,7 +95,7 @@ def test_who_waits_for_a_prefill_under_way() -> None:
 def test_the_budget_drops_the_least_recently_used() -> None:
     kv = cache(slots=1, budget=120)
     for token in (1, 2, 3):
-        kv.release(kv.acquire([token] * 50)[0], [token] * 50)
+        release(kv, kv.acquire([token] * 50)[0], [token] * 50)
     kv.acquire([9])
     assert kv.size == 100
     assert [op for op in kv.take_ops() if isinstance(op, Drop)] == [Drop(1)]
@@ -98,13 +103,79 @@ def test_the_budget_drops_the_least_recently_used() -> None:
     assert kv.match_prefix([2] * 60) == 50
 
 
+def chat(kv: KVCache, prompt: list[int], key: str = "") -> int:
+    """A request with an answer of 10 tokens; returns how much of it was cached."""
+    slot, cached = kv.acquire(prompt, key=key)
+    held = Held([*prompt, *[61] * 10], n_prompt=len(prompt), key=key)
+    kv.release(slot, held)
+    return cached
+
+
+def test_a_shared_prefix_outlives_what_only_one_conversation_can_use() -> None:
+    kv = cache(slots=1, budget=500)
+    for user in (1, 2):
+        assert chat(kv, [*SYSTEM, *[user] * 50]) == (user - 1) * 100
+    for other in range(3, 9):
+        chat(kv, [other] * 120)
+        assert kv.size <= 500
+    assert kv.match_prefix([*SYSTEM, 9]) == 100
+    assert kv.match_prefix([*SYSTEM, *[1] * 50]) == 100, "the tails are gone"
+    assert kv.match_prefix([7] * 200) == 120, "the least recently used tail went first"
+    assert kv.match_prefix([4] * 200) == 0
+
+
+def test_the_next_turn_of_one_conversation_shares_nothing() -> None:
+    kv = cache(slots=1, budget=500)
+    chat(kv, [1] * 100)
+    assert chat(kv, [*[1] * 100, *[62] * 40]) == 100, "the answer came back in other tokens"
+    for other in range(3, 9):
+        chat(kv, [other] * 120)
+    assert kv.match_prefix([1] * 150) == 0
+
+
+def test_shared_prefixes_take_at_most_half() -> None:
+    kv = cache(slots=1, budget=500)
+    for system in range(1, 7):
+        for user in (40, 41):
+            chat(kv, [*[system] * 80, *[user] * 40])
+    assert kv.size <= 500
+    kept = [system for system in range(1, 7) if kv.match_prefix([system] * 200) >= 80]
+    assert 1 not in kept, "nobody began with it for long"
+    assert kept[-2:] == [5, 6]
+    chat(kv, [50] * 120)
+    chat(kv, [51] * 120)
+    assert kv.match_prefix([50] * 200) == 120, "a tail still has room"
+
+
+def test_a_key_keeps_its_family() -> None:
+    kv = cache(slots=1, budget=400)
+    chat(kv, [1] * 100, key="mine")
+    for other in range(2, 9):
+        chat(kv, [other] * 100)
+        chat(kv, [9, 8, 7], key="mine")
+    assert kv.match_prefix([1] * 150) == 100
+    assert kv.match_prefix([4] * 150) == 0
+
+
+def test_what_costs_more_to_copy_than_to_compute_is_computed() -> None:
+    kv = cache(slots=1)
+    release(kv, kv.acquire(SYSTEM)[0], SYSTEM)
+    release(kv, kv.acquire([7] * 50)[0], [7] * 50)
+    slow = CopyReport(n_bytes=100, seconds=1.0)
+    kv.learn(slow, prompt_token=0.02)
+    assert kv.acquire([*SYSTEM, 5]) == (0, 100), "2 s of computing, 1 s of copying"
+    release(kv, 0, [])
+    kv.learn(slow, prompt_token=0.002)
+    assert kv.acquire([*SYSTEM, 5]) == (0, 0)
+
+
 def test_running_slots_stay_neighbours() -> None:
     kv = cache(slots=5)
     for prompt in ([1], [2], [3], SYSTEM):
         kv.acquire(prompt)
-    kv.release(3, SYSTEM)
-    kv.release(1, [2])
-    kv.release(2, [3] * 40)
+    release(kv, 3, SYSTEM)
+    release(kv, 1, [2])
+    release(kv, 2, [3] * 40)
     kv.take_ops()
     assert kv.acquire([8, 8]) == (1, 0), "slot 1 is beside slot 0, and has less to lose than 4"
     assert kv.acquire([*SYSTEM, 5]) == (2, 100), "slot 3 would leave a gap: its tokens move"
@@ -113,14 +184,14 @@ def test_running_slots_stay_neighbours() -> None:
 
 def test_without_a_budget_nothing_is_copied() -> None:
     kv = cache(slots=1, budget=0)
-    kv.release(kv.acquire(SYSTEM)[0], SYSTEM)
+    release(kv, kv.acquire(SYSTEM)[0], SYSTEM)
     kv.acquire([7])
     assert kv.take_ops() == [Clear(0)]
 
 
 def test_memory_that_cannot_be_trimmed_is_reused_whole_or_not() -> None:
     kv = cache(can_trim=False)
-    kv.release(kv.acquire(SYSTEM)[0], SYSTEM)
+    release(kv, kv.acquire(SYSTEM)[0], SYSTEM)
     assert kv.match_prefix([*SYSTEM[:50], 1, 2]) == 0
     assert kv.match_prefix([*SYSTEM, 1, 2]) == 100
     assert kv.acquire([*SYSTEM[:50], 1, 2]) == (1, 0)
@@ -130,7 +201,7 @@ def test_memory_that_cannot_be_trimmed_is_reused_whole_or_not() -> None:
 
 def test_the_unified_layout_clears_idle_slots() -> None:
     kv = cache(retain=False)
-    kv.release(kv.acquire(SYSTEM)[0], SYSTEM)
+    release(kv, kv.acquire(SYSTEM)[0], SYSTEM)
     assert kv.take_ops() == [Save(0, 1), Clear(0)]
     assert kv.acquire([*SYSTEM, 3])[1] == 100
 

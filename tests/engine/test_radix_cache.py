@@ -42,4 +42,6 @@ def test_a_tree_is_a_dictionary_with_prefixes(
         (value in model and common_prefix(list(value), list(query)) == best) if model else not value
     )
     prefixes = [tokens for tokens in model if query[: len(tokens)] == tokens and tokens]
-    assert list(tree.prefixes_of(list(query))) == sorted(prefixes, key=len)
+    expected = [(len(tokens), tokens) for tokens in sorted(prefixes, key=len)]
+    assert list(tree.prefixes_of(list(query))) == expected
+    assert tree.longest(list(query)) == (expected[-1] if expected else (0, None))
