@@ -35,6 +35,11 @@ class Span(Struct, frozen=True):
     tokens: Seq[int]
     rows: Rows
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of logits that it brings."""
+        return (0, 1, len(self.tokens))[self.rows.value]
+
 
 class Clear(Struct, frozen=True, tag=True):
     """Forget everything in a slot."""
@@ -115,6 +120,8 @@ class Runner(Protocol):
     """Executes batches on a model; the scheduler never sees more of it."""
 
     n_vocab: int
+    max_rows: int
+    """Most rows of logits of one batch."""
     can_trim: bool
     """Whether `Trim` works: not in recurrent memory."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
-from engine.batch import Batch, CopyReport, MemoryOp, Runner
+from engine.batch import Batch, CopyReport, Logits, MemoryOp, Rows, Runner, Span
 from engine.errors import RequestError
 from engine.kv_cache import KVCache
 from engine.logprobs import LIKELY, RawLogprobs
@@ -24,7 +25,7 @@ from engine.request import (
     TopLogprob,
     Usage,
 )
-from engine.scheduler import Scheduler
+from engine.scheduler import Scheduler, Step
 from engine.sequence import Constraint, RequestState, Sequence
 from engine.vocab_math import Head, Row
 
@@ -75,6 +76,7 @@ class EngineCore:
             kv_cache,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
+            max_rows=runner.max_rows,
             max_stall=max_stall,
             new_choices=self._new_choices,
         )
@@ -123,12 +125,33 @@ class EngineCore:
         self._kv.learn(report, self.scheduler.costs.prompt_token)
         if not step.sequences:
             self._kv.wait(_DISK_WAIT)
-        for sequence, row in zip(self.scheduler.update(step), logits, strict=True):
+        for sequence, rows in self._ready(step, logits):
+            row = rows[-1]
             if sequence.group.request.n > 1 and not sequence.decoding:
                 sequence.group.prompt_row = row.copy()
                 self.scheduler.fork(sequence)
             self._sample(sequence, row, out)
         return out
+
+    def _ready(self, step: Step, logits: Logits) -> Iterator[tuple[Sequence, Logits]]:
+        """The sequences that are to go on, and the rows of their spans."""
+        end = 0
+        for sequence, span in self.scheduler.update(step):
+            start, end = end, end + span.n_rows
+            rows = logits[start:end]
+            if span.rows is Rows.ALL:
+                self._note_prompt(sequence, span, rows)
+            if not sequence.n_waiting:
+                yield sequence, rows
+
+    def _note_prompt(self, sequence: Sequence, span: Span, rows: Logits) -> None:
+        """Each row tells how likely the token after it was; the last one's is yet to be drawn."""
+        state = sequence.group
+        assert state.request.prompt_logprobs is not None
+        following = sequence.tokens[span.start + 1 : span.start + 1 + len(rows)]
+        for row, token in zip(rows, following, strict=False):
+            raw = RawLogprobs(row, state.request.prompt_logprobs, self._scratch)
+            state.prompt_logprobs.append(self._logprob(token, raw))
 
     def _sample(self, sequence: Sequence, row: Row, out: Outgoing) -> None:
         """Draw the next token of `sequence` from `row`, which is overwritten."""
@@ -137,10 +160,7 @@ class EngineCore:
             return  # Another choice of the request failed in this step.
         before = sequence.n_generated
         try:
-            token, logprob = self._draw(sequence, row)
-            stop_reason = self._append(sequence, token, logprob)
-            if sequence.constraint is not None and sequence.finish_reason is None:
-                stop_reason = self._append_forced(sequence, sequence.constraint)
+            stop_reason = self._advance(sequence, row)
         except RequestError as error:
             self.abort(state.request.id)
             out.append((state, RequestFailed(error)))
@@ -155,10 +175,27 @@ class EngineCore:
             logprobs=logprobs,
             finish_reason=sequence.finish_reason,
             stop_reason=stop_reason,
+            prompt_logprobs=self._prompt_logprobs(sequence, before),
         )
         out.append((state, event))
         if finished:
             self._finish(sequence, out)
+
+    def _advance(self, sequence: Sequence, row: Row) -> str | int | None:
+        """The next token, and those that must follow it; returns the stop that ended the choice."""
+        if sequence.group.request.max_tokens == 0:
+            sequence.finish_reason = FinishReason.LENGTH
+            return None
+        token, logprob = self._draw(sequence, row)
+        stop_reason = self._append(sequence, token, logprob)
+        if sequence.constraint is not None and sequence.finish_reason is None:
+            stop_reason = self._append_forced(sequence, sequence.constraint)
+        return stop_reason
+
+    def _prompt_logprobs(self, sequence: Sequence, before: int) -> tuple[TokenLogprob, ...]:
+        """For the first output of the first choice."""
+        first = before == 0 and sequence.index == 0
+        return tuple(sequence.group.prompt_logprobs) if first else ()
 
     def _draw(self, sequence: Sequence, row: Row) -> tuple[int, TokenLogprob | None]:
         request, sampler = sequence.group.request, sequence.sampler

@@ -185,8 +185,8 @@ class Engine:
         for ids in filter(None, (request.prompt, request.sampling.logit_bias)):
             self.tokenizer.check(min(ids))
             self.tokenizer.check(max(ids))
-        if request.n < 1 or request.max_tokens < 1:
-            raise RequestError("n and max_tokens must be at least 1")
+        if request.n < 1 or request.max_tokens < 0:
+            raise RequestError("n must be at least 1 and max_tokens at least 0")
 
     def _lora_set(self, request: Request) -> LoraSet:
         wanted = self.info.lora if request.lora is None else request.lora

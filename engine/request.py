@@ -84,7 +84,8 @@ class Request(Struct, frozen=True, kw_only=True):
     prompt: list[int]
     """Token ids, special tokens included; 1 ≤ length < context."""
     max_tokens: int
-    """Per choice; at least 1. The engine ends a choice at the end of the context anyway."""
+    """Per choice; 0 only computes the prompt. The engine ends a choice at the end of the context
+    anyway."""
     sampling: SamplingParams = SamplingParams()
     n: int = 1
     stop: tuple[str, ...] = ()
@@ -95,6 +96,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """Go on after an end-of-generation token, which is then never sampled."""
     logprobs: int | None = None
     """None: off. k: the log probability of each token and of the k likeliest at its place."""
+    prompt_logprobs: int | None = None
+    """As `logprobs`, of the prompt's tokens; nothing of it is then taken from the cache."""
     grammar: Grammar | None = None
     special_tokens: frozenset[int] = frozenset()
     """Control tokens whose text is part of the output; the text of all others is left out."""
@@ -143,6 +146,8 @@ class TokenOutput(Struct, frozen=True, kw_only=True, tag="token"):
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     """The stop string, or the end-of-generation token, that ended the choice."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of every token of the prompt but the first, with the first output of choice 0."""
 
 
 class Usage(Struct, frozen=True):

@@ -45,6 +45,7 @@ class Scheduler:
         *,
         batch_size: int,
         ubatch_size: int,
+        max_rows: int,
         max_stall: float,
         new_choices: Callable[[RequestState], list[Sequence]],
     ) -> None:
@@ -56,6 +57,7 @@ class Scheduler:
         self._kv = kv_cache
         self._batch_size = batch_size
         self._ubatch_size = ubatch_size
+        self._max_rows = max_rows
         self._max_stall = max_stall
         self._new_choices = new_choices
         self._forking: list[RequestState] = []
@@ -100,10 +102,16 @@ class Scheduler:
         shares = {each.slot: min(each.n_waiting, self._ubatch_size) for each in decoding}
         others = sum(each.decoding for each in self.running.values()) - len(decoding)
         budget = self._prompt_budget(sum(shares.values()), stalls=bool(decoding or others))
+        # Every other sequence may want one row.
+        rows = self._max_rows - (len(active) - 1)
         prompts = (each for each in active if not each.decoding)
         for sequence in sorted(prompts, key=lambda each: each.group.submitted):
-            shares[sequence.slot] = min(sequence.n_until_pause, budget)
-            budget -= shares[sequence.slot]
+            share = min(sequence.n_until_pause, budget)
+            if sequence.wants_prompt_rows:
+                share = _aligned(min(share, rows), sequence.n_until_pause)
+                rows -= share
+            shares[sequence.slot] = share
+            budget -= share
         step = Step(Batch(self._kv.take_ops(), [], lora), [], n_decode=len(decoding))
         for slot, n_tokens in sorted(shares.items()):
             if n_tokens:
@@ -135,7 +143,7 @@ class Scheduler:
         """Give a request the slot where the most of its prompt can be had."""
         request, leader = state.request, state.choices[0]
         slot, state.cached_tokens = self._kv.acquire(
-            request.prompt, self._holders(), state.lora, request.cache_key
+            _reusable(state), self._holders(), state.lora, request.cache_key
         )
         leader.pauses = [
             length
@@ -152,7 +160,7 @@ class Scheduler:
         prefix of the same prompt: then copy that."""
         if not state.asked_disk:
             state.asked_disk = True
-            state.fetch = self._kv.fetch(state.request.prompt, self._holders(), state.lora)
+            state.fetch = self._kv.fetch(_reusable(state), self._holders(), state.lora)
         if state.fetch is not None and state.fetch.pending:
             return False
         prefills = [
@@ -160,7 +168,7 @@ class Scheduler:
             for each in self.running.values()
             if not each.decoding
         ]
-        return not self._kv.worth_waiting(state.request.prompt, prefills, state.lora)
+        return not self._kv.worth_waiting(_reusable(state), prefills, state.lora)
 
     def _prompt_budget(self, n_decode: int, stalls: bool) -> int:
         """Tokens of prompts in this step, at most one pass through the graph. While nobody waits
@@ -176,18 +184,20 @@ class Scheduler:
     def _span(self, sequence: Sequence, n_tokens: int) -> Span:
         start, end = sequence.n_computed, sequence.n_computed + n_tokens
         rows = Rows.LAST if end == len(sequence.tokens) else Rows.NONE
+        if sequence.wants_prompt_rows and not sequence.decoding:
+            rows = Rows.ALL
         return Span(sequence.slot, start, sequence.tokens[start:end], rows)
 
-    def update(self, step: Step) -> list[Sequence]:
-        """Note what the step computed; returns the sequences that have a row, in its order."""
+    def update(self, step: Step) -> list[tuple[Sequence, Span]]:
+        """Note what the step computed; returns the spans that have rows, in its order."""
         ready = []
         for sequence, span in zip(step.sequences, step.batch.spans, strict=True):
             sequence.n_computed = span.start + len(span.tokens)
             if sequence.pauses and sequence.pauses[0] == sequence.n_computed:
                 sequence.pauses.pop(0)
                 self._kv.checkpoint(sequence.slot, sequence.held)
-            if span.rows is Rows.LAST:
-                ready.append(sequence)
+            if span.n_rows:
+                ready.append((sequence, span))
         return ready
 
     def fork(self, leader: Sequence) -> None:
@@ -218,3 +228,15 @@ class Scheduler:
             self.finish(sequence)
         self._forking.clear()
         self._kv.forget()
+
+
+def _reusable(state: RequestState) -> list[int]:
+    """Of the prompt, what may come from elsewhere: memory keeps no logits."""
+    return state.request.prompt if state.request.prompt_logprobs is None else []
+
+
+def _aligned(share: int, most: int) -> int:
+    """Cut where other prompts are cut, if there is room for that and more to come."""
+    if PROMPT_ALIGNMENT <= share < most:
+        return share // PROMPT_ALIGNMENT * PROMPT_ALIGNMENT
+    return share

@@ -8,7 +8,7 @@ from engine.disk_cache import Fetch
 from engine.lora import LoraSet
 from engine.output import OutputText
 from engine.prefix_index import Held
-from engine.request import FinishReason, Request
+from engine.request import FinishReason, Request, TokenLogprob
 from engine.sampler import Sampler
 from engine.thought import ThoughtLimit
 from engine.vocab_math import Row
@@ -86,6 +86,11 @@ class Sequence:
         return len(self.tokens) - len(self.group.request.prompt)
 
     @property
+    def wants_prompt_rows(self) -> bool:
+        """Whether the logits after each token of the prompt are wanted."""
+        return self.group.request.prompt_logprobs is not None
+
+    @property
     def decoding(self) -> bool:
         """Whether the prompt is done."""
         return self.n_generated > 0
@@ -111,6 +116,8 @@ class RequestState:
         """Choices that wait for a slot after the first has computed the prompt."""
         self.prompt_row: Row | None = None
         """The logits after the prompt, kept until every choice has drawn its first token."""
+        self.prompt_logprobs: list[TokenLogprob] = []
+        """Of the prompt's tokens but the first, as far as it is computed."""
         self.saved: int | None = None
         """Handle of the prompt's state in host memory."""
         self.asked_disk = False

@@ -21,7 +21,9 @@ OnProgress = Callable[[float], None]
 
 _CELL_PADDING = 256
 """llama.cpp rounds the cells of a sequence up to this."""
-_MIN_OUTPUTS = 16
+_PROMPT_ROWS = (16, 64)
+_PROMPT_ROW_BYTES = 16 << 20
+"""Rows of logits of a prompt that one step may bring, and the memory that they may take."""
 _LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
 """(mmap, mlock) → llama_load_mode."""
 
@@ -131,7 +133,7 @@ class Model:
         params.n_batch = settings.batch_size
         params.n_ubatch = settings.ubatch_size
         # The default reserves n_batch rows of logits: 2 GB for a vocabulary of 262k tokens.
-        params.n_outputs_max = max(settings.parallel, _MIN_OUTPUTS)
+        params.n_outputs_max = self.max_rows(settings)
         params.n_outputs_max_per_seq = 0
         params.n_threads = settings.threads
         params.n_threads_batch = settings.threads
@@ -155,6 +157,12 @@ class Model:
                 reason = self._library.take_error("it does not fit the model")
                 raise InvalidModelFile(f"cannot load LoRA {adapter.path}: {reason}")
             self.adapters[adapter.label] = handle
+
+    def max_rows(self, settings: ModelSettings) -> int:
+        """Most rows of logits of one step: one for each sequence, and some of a prompt."""
+        least, most = _PROMPT_ROWS
+        affordable = _PROMPT_ROW_BYTES // (4 * self.tokenizer.n_vocab)
+        return settings.parallel + min(max(affordable, least), most)
 
     def _describe(self, settings: ModelSettings) -> ModelInfo:
         api, model, tokenizer = self._api, self._model, self.tokenizer

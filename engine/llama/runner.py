@@ -40,6 +40,7 @@ class LlamaRunner:
         self._lora: LoraSet = ()
         self._saved: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
         self.n_vocab = model.tokenizer.n_vocab
+        self.max_rows = model.max_rows(model.settings)
         self.n_slots = model.settings.parallel
         native = model.native
         self.can_trim = not (
@@ -108,7 +109,7 @@ class LlamaRunner:
             self._wanted[at:end] = span.rows is Rows.ALL
             if span.rows is Rows.LAST:
                 self._wanted[end - 1] = 1
-            rows += (0, 1, end - at)[span.rows.value]
+            rows += span.n_rows
             at = end
         self._batch.n_tokens = at
         return rows

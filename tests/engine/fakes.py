@@ -15,7 +15,6 @@ from engine.batch import (
     Import,
     Logits,
     Restore,
-    Rows,
     Save,
     Trim,
 )
@@ -56,6 +55,7 @@ class FakeRunner:
     """Keeps each slot's tokens, and refuses whatever llama.cpp would abort on."""
 
     n_vocab = N_VOCAB
+    max_rows = 20
     can_trim = True
 
     def __init__(self, slots: int = 4) -> None:
@@ -98,11 +98,11 @@ class FakeRunner:
             assert span.start == len(held), "positions of a sequence are consecutive"
             assert span.tokens
             held.extend(span.tokens)
-            assert span.rows is not Rows.ALL
-            if span.rows is Rows.LAST:
+            for end in range(len(held) - span.n_rows, len(held)):
                 row = np.zeros(N_VOCAB, np.float32)
-                row[next_token(held)] = 10
+                row[next_token(held[: end + 1])] = 10
                 rows.append(row)
+        assert len(rows) <= self.max_rows
         return np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
 
     def take_report(self) -> CopyReport:
