@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from server.api.chat import ChatCompletions
 from server.api.embeddings import EmbeddingsApi
@@ -22,6 +23,7 @@ from server.api.health import Health
 from server.api.messages import Messages
 from server.api.model_list import ModelList
 from server.api.rerank import Reranking
+from server.api.stored import StoredCompletions
 from server.api.text import TextTools
 from server.config import ServerConfig
 from server.dispatch import Dispatcher
@@ -34,7 +36,6 @@ from server.store import open_store
 
 def create_app(config: ServerConfig, models: Models) -> Starlette:
     """Serves `models`, which begin to load when the server starts."""
-
     store = open_store(config.store, config.store_mib)
 
     @asynccontextmanager
@@ -48,7 +49,8 @@ def create_app(config: ServerConfig, models: Models) -> Starlette:
     dispatcher = Dispatcher(models, config.keepalive)
     embedders = EmbeddingModels(models, dispatcher)
     apis = (
-        ChatCompletions(config, dispatcher),
+        ChatCompletions(config, dispatcher, store),
+        StoredCompletions(config, store),
         Messages(config, dispatcher),
         EmbeddingsApi(config, embedders),
         Reranking(config, embedders),
@@ -76,6 +78,13 @@ def _api_error(request: Request, error: HTTPException) -> ApiError:
     if error.status_code == 404:
         return NotFound(f"there is no route {where}", headers=headers)
     if error.status_code == 405:
-        allowed = headers.get("Allow", "")
+        headers["Allow"] = allowed = ", ".join(_methods(request))
         return MethodNotAllowed(f"{where} is not served; allowed: {allowed}", headers=headers)
     return InvalidRequest(error.detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path can be asked for: several routes may share it."""
+    routes: list[Route] = request.app.routes
+    here = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in here for method in route.methods or ()})

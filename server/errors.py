@@ -6,7 +6,7 @@ ApiError                     errors of the front end; `loc` is the path of the f
 ├── InvalidApiKey
 ├── ModelNotFound
 ├── WrongTask                the model is made for something else
-├── NotFound                 no such route
+├── NotFound                 no such route, or nothing stored under this id
 ├── MethodNotAllowed
 ├── BodyTooLarge
 ├── UnsupportedMediaType
@@ -75,7 +75,7 @@ _ABILITIES = {
 
 
 class NotFound(ApiError):
-    """No route at this path."""
+    """No route at this path, or nothing stored under this id."""
 
 
 class MethodNotAllowed(ApiError):

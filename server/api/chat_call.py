@@ -19,7 +19,7 @@ from server.models import ServedModel
 from server.protocol.chat_completions import ChatCompletionRequest
 from server.tools import Toolset, read_toolset
 
-UNSERVED = ("prediction", "audio", "web_search_options", "store")
+UNSERVED = ("prediction", "audio", "web_search_options")
 """Fields that are refused unless they are null, false or an empty list."""
 
 

@@ -165,6 +165,8 @@ class ChatCompletion(Struct, kw_only=True):
     metadata: dict[str, str] | UnsetType = UNSET
     timings: Timings
     extra_fields: ExtraFields | UnsetType = UNSET
+    store_error: str | UnsetType = UNSET
+    """Why an answer that was to be stored is not."""
 
 
 class FunctionDelta(Struct, kw_only=True):

@@ -36,9 +36,10 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[ServerProcess]:
-    """Eight slots of 1024 tokens."""
-    flags = ("--parallel", "8", "--context", "1024")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Eight slots of 1024 tokens, and a store of its own."""
+    store = tmp_path_factory.mktemp("store") / "store.sqlite3"
+    flags = ("--parallel", "8", "--context", "1024", "--store", str(store))
     with ServerProcess(flags) as process:
         yield process
 

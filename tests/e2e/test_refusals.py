@@ -42,7 +42,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"metadata": {"k": "v" * 513}}, "metadata.k"),
     ({"reasoning_effort": "extreme"}, "reasoning_effort"),
     ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
-    ({"store": True}, "store"),
     ({"fallbacks": ["x"]}, "fallbacks[0]"),
     ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
     ({"modalities": ["audio"]}, "modalities[0]"),

@@ -79,6 +79,7 @@ class Client:
         more_body: bool = False,
     ) -> Exchange:
         """Starts a request; bytes are sent as they are, all else as JSON."""
+        path, _, query = path.partition("?")
         raw = (
             body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         )
@@ -93,7 +94,7 @@ class Client:
             "path": path,
             "raw_path": path.encode(),
             "root_path": "",
-            "query_string": b"",
+            "query_string": query.encode(),
             "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in merged.items()],
             "client": (host, 50000),
             "server": ("127.0.0.1", 8080),

@@ -25,9 +25,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def config() -> ServerConfig:
+def config(tmp_path: Path) -> ServerConfig:
     """Overridden where a test needs another one."""
-    return ServerConfig(models=(MODEL,))
+    return ServerConfig(models=(MODEL,), store=tmp_path / "store.sqlite3")
 
 
 @pytest.fixture

@@ -150,7 +150,6 @@ FILE = {"type": "file", "file": {"file_id": "x"}}
 UNSERVED: list[tuple[dict[str, Any], str]] = [
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
-    ({"store": True}, "store"),
     ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
     ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
     ({"web_search_options": {}}, "web_search_options"),

@@ -144,7 +144,7 @@ async def test_bad_request_does_not_load_a_model() -> None:
     loading = Loading(a=FakeEngine(), b=FakeEngine())
     async with serving(config_of("a", "b"), loading) as client:
         assert (await client.chat(model="b", temperature=3)).status == 400
-        assert (await client.chat(model="b", store=True)).status == 400
+        assert (await client.chat(model="b", web_search_options={"a": 1})).status == 400
         assert loading.calls == ["a"]
 
 
