@@ -68,11 +68,12 @@ def wait_healthy(process: subprocess.Popen[bytes], port: int) -> None:
     raise SystemExit(f"{process.args} did not become healthy")
 
 
-def resident_mib(process: subprocess.Popen[bytes]) -> float:
-    """The most memory it ever held."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
+def resident_mib(pid: int) -> float:
+    """The most memory that a process and its children ever held."""
+    status = Path(f"/proc/{pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(line.split()[1]) / 1024 + sum(resident_mib(int(child)) for child in children)
 
 
 def commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
@@ -100,7 +101,7 @@ def run(arguments: argparse.Namespace) -> Figures:
             clients[name] = Client(f"http://127.0.0.1:{port}", "default", "none")
         figures = asyncio.run(measure(clients, arguments))
         for name, process in processes.items():
-            figures[name][MEMORY] = resident_mib(process)
+            figures[name][MEMORY] = resident_mib(process.pid)
     return figures
 
 

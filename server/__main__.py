@@ -7,9 +7,11 @@ import sys
 
 from engine.errors import ModelLoadError
 from server.config import ConfigError, load_config, misspelt_variables
+from server.crashes import CrashRecord
 from server.loader import Loader
 from server.progress import open_display
 from server.startup import StartError, bind, check_files, prepare_environment
+from server.supervisor import Supervisor, can_supervise
 
 
 def main() -> int:
@@ -24,13 +26,19 @@ def main() -> int:
     prepare_environment(config)
     for line in misspelt_variables(os.environ):
         sys.stderr.write(f"warning: {line}\n")
+    record = None
+    if config.supervise and can_supervise():
+        record = CrashRecord()
+        code = Supervisor(record).run()
+        if code is not None:
+            return code
     display = open_display()
     loader = Loader(config, headers, display)
     loader.begin(config.models[0])
     # uvicorn, Starlette and the templates import while llama.cpp loads.
     from server.run import run_server
 
-    return run_server(config, socket, loader, display)
+    return run_server(config, socket, loader, display, record)
 
 
 if __name__ == "__main__":

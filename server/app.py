@@ -26,6 +26,7 @@ from server.api.rerank import Reranking
 from server.api.stored import StoredCompletions
 from server.api.text import TextTools
 from server.config import ServerConfig
+from server.crashes import CrashGuard, CrashRecord
 from server.dispatch import Dispatcher
 from server.embedding import EmbeddingModels
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, quote
@@ -34,8 +35,12 @@ from server.models import Models
 from server.store import open_store
 
 
-def create_app(config: ServerConfig, models: Models) -> Starlette:
-    """Serves `models`, which begin to load when the server starts."""
+def create_app(
+    config: ServerConfig, models: Models, record: CrashRecord | None = None
+) -> Starlette:
+    """Serves `models`, which begin to load when the server starts. `record` tells of the workers
+    before this one; without it nobody supervises."""
+
     store = open_store(config.store, config.store_mib)
 
     @asynccontextmanager
@@ -57,11 +62,14 @@ def create_app(config: ServerConfig, models: Models) -> Starlette:
         ModelList(models),
         TextTools(config, dispatcher),
         GrammarTool(config),
-        Health(models),
+        Health(models, record),
     )
+    middleware = [Middleware(Envelope, api_keys=config.api_keys)]
+    if record is not None:
+        middleware.append(Middleware(CrashGuard, record=record))
     return Starlette(
         routes=[route for api in apis for route in api.routes()],
-        middleware=[Middleware(Envelope, api_keys=config.api_keys)],
+        middleware=middleware,
         exception_handlers={HTTPException: _on_http_exception},
         lifespan=lifespan,
     )

@@ -72,6 +72,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Seconds of silence after which a stream carries a comment."""
     drain_timeout: float = 30.0
     """Seconds that running requests get after SIGTERM."""
+    supervise: bool = True
+    """A parent keeps the socket and starts a new worker when native code kills one."""
     store: Path | None = None
     """File of stored completions and responses; None: in the user's data directory."""
     store_mib: int = 1024
@@ -88,6 +90,7 @@ SERVER_FIELDS = (
     "max_body_bytes",
     "keepalive",
     "drain_timeout",
+    "supervise",
     "store",
     "store_mib",
 )

@@ -39,11 +39,14 @@ class JsonBody(Generic[T]):
     async def read(self, request: Request, limit: int) -> tuple[T, list[str]]:
         """The body, and the names of its fields that mean nothing here.
 
-        Raises UnsupportedMediaType, BodyTooLarge (over `limit` bytes), InvalidRequest and
-        ClientDisconnected.
+        Raises UnsupportedMediaType, BodyTooLarge (over `limit` bytes), InvalidRequest,
+        CrashedBefore and ClientDisconnected.
         """
         _check_content_type(request)
-        return self.decode(await _read_bytes(request, limit))
+        body = await _read_bytes(request, limit)
+        if flight := request.scope.get("flight"):
+            flight.enter(body)
+        return self.decode(body)
 
     def decode(self, body: bytes) -> tuple[T, list[str]]:
         """As `read`, from bytes."""

@@ -6,6 +6,7 @@ ApiError                     errors of the front end; `loc` is the path of the f
 ├── InvalidApiKey
 ├── ModelNotFound
 ├── WrongTask                the model is made for something else
+├── CrashedBefore            it was there each time that native code killed the server
 ├── NotFound                 no such route, or nothing stored under this id
 ├── MethodNotAllowed
 ├── BodyTooLarge
@@ -78,6 +79,10 @@ class NotFound(ApiError):
     """No route at this path, or nothing stored under this id."""
 
 
+class CrashedBefore(ApiError):
+    """The same request was there each time that native code killed the server."""
+
+
 class MethodNotAllowed(ApiError):
     """The route exists, for other methods."""
 
@@ -111,6 +116,7 @@ FATES: dict[type[Exception], Fate] = {
     InvalidApiKey: Fate(401, _REQUEST, "invalid_api_key"),
     ModelNotFound: Fate(404, _REQUEST, "model_not_found"),
     WrongTask: Fate(400, _REQUEST, "model_not_supported"),
+    CrashedBefore: Fate(400, _REQUEST, "crashed_before"),
     NotFound: Fate(404, _REQUEST, "not_found"),
     MethodNotAllowed: Fate(405, _REQUEST, "method_not_allowed"),
     BodyTooLarge: Fate(413, _REQUEST, "request_too_large"),

@@ -15,6 +15,7 @@ import uvicorn
 
 from server.app import create_app
 from server.config import ServerConfig
+from server.crashes import CrashRecord
 from server.loader import Loader
 from server.models import Models
 from server.progress import Display, ready_line
@@ -51,13 +52,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_server(
-    config: ServerConfig, listener: socket.socket, loader: Loader, display: Display
+    config: ServerConfig,
+    listener: socket.socket,
+    loader: Loader,
+    display: Display,
+    record: CrashRecord | None,
 ) -> int:
-    """Serve until stopped; returns the exit code."""
+    """Serve until stopped; returns the exit code. `record` is the supervisor's, if there is one."""
     models = Models(config.models, loader)
     server = Server(
         uvicorn.Config(
-            create_app(config, models),
+            create_app(config, models, record),
             http="httptools",
             loop="none",
             lifespan="on",
@@ -70,14 +75,20 @@ def run_server(
         )
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(serve(server, models, listener, display))
+        code = runner.run(serve(server, models, listener, display, record))
         if models.loading:
             # A thread is inside llama.cpp's loader and would outlive the interpreter.
             os._exit(code)
     return code
 
 
-async def serve(server: Server, models: Models, listener: socket.socket, display: Display) -> int:
+async def serve(
+    server: Server,
+    models: Models,
+    listener: socket.socket,
+    display: Display,
+    record: CrashRecord | None = None,
+) -> int:
     """Say when the models are ready, or why they never will be."""
     address = url(listener)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -92,6 +103,8 @@ async def serve(server: Server, models: Models, listener: socket.socket, display
         server.should_exit = True
         code = LOAD_FAILED
     else:
+        if record is not None:
+            record.mark_ready()
         for model in models.initial:
             sys.stderr.write(ready_line(model.name, model.info, address) + "\n")
     await serving

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server.api.http import json_response
+from server.crashes import Crash, CrashRecord
 from server.errors import RETRY_AFTER, RETRY_AFTER_DEFAULT
 from server.models import Models, ServedModel
 
@@ -35,13 +36,17 @@ class HealthBody(Struct):
     status: str
     progress: float
     models: dict[str, ModelHealth]
+    restarts: int | UnsetType = UNSET
+    """How often a worker died and was replaced; absent where none did."""
+    last_crash: Crash | UnsetType = UNSET
 
 
 class Health:
     """Open to all, keys or not: it is for load balancers."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, record: CrashRecord | None = None) -> None:
         self._models = models
+        self._crashes = record.crashes if record is not None else []
 
     def routes(self) -> list[Route]:
         """Starlette adds HEAD."""
@@ -53,9 +58,12 @@ class Health:
         decisive = self._models.initial
         status = min((model.state for model in decisive), key=ORDER.index)
         progress = sum(_progress(model) for model in decisive) / len(decisive)
+        body = HealthBody("ok" if status in AT_REST else status, progress, states)
+        if self._crashes:
+            body.restarts, body.last_crash = len(self._crashes), self._crashes[-1]
         if status in AT_REST:
-            return json_response(HealthBody("ok", progress, states))
-        response = json_response(HealthBody(status, progress, states), 503)
+            return json_response(body)
+        response = json_response(body, 503)
         response.headers["retry-after"] = str(RETRY_AFTER.get(status, RETRY_AFTER_DEFAULT))
         return response
 
