@@ -51,6 +51,10 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     format: FormatOverride = FormatOverride()
     fallbacks: tuple[str, ...] = ()
     """Names of models that are asked when this one cannot answer."""
+    preload: bool | None = None
+    """Loaded at the start; None: the first one is, the others are loaded when asked for."""
+    keep_alive: float | None = None
+    """Seconds without a request after which it is unloaded; inf: never; None: as `Models` does."""
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):

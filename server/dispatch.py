@@ -73,7 +73,7 @@ class Admission(Generic[_T]):
         """The model may be unloaded as far as this request is concerned."""
         models, self._models = self._models, None
         if models is not None:
-            models.release(self.model)
+            models.keeper.release(self.model)
 
 
 class Submitted(Struct, Generic[_T]):
@@ -98,11 +98,11 @@ class Dispatcher:
         """The model of a name, loaded and kept so. Raises ModelNotFound, ModelLoadError,
         EngineUnavailable."""
         model = self._models.get(name)
-        await self._models.acquire(model)
+        await self._models.keeper.acquire(model)
         try:
             yield model
         finally:
-            self._models.release(model)
+            self._models.keeper.release(model)
 
     @asynccontextmanager
     async def admit(self, asked: Asked, attempt: Attempt[_T]) -> AsyncIterator[Admission[_T]]:
@@ -135,7 +135,7 @@ class Dispatcher:
         async def open() -> Opened:
             return _opened(await self._admit(candidates, asked, attempt), encoder)
 
-        if all(model.loaded for model in candidates):
+        if all(model.available for model in candidates):
             opened = await open()
         else:
             task = asyncio.create_task(open())
@@ -179,11 +179,11 @@ class Dispatcher:
 
     async def _try(self, model: ServedModel, attempt: Attempt[_T]) -> _T:
         """Leaves the lease with whoever gets the result."""
-        await self._models.acquire(model)
+        await self._models.keeper.acquire(model)
         try:
             return await attempt(model)
         except BaseException:
-            self._models.release(model)
+            self._models.keeper.release(model)
             raise
 
 

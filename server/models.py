@@ -1,44 +1,58 @@
-"""The served models: which name means which, and who holds one in memory.
-
-Loading runs in threads of its own, so that the server answers meanwhile. Everything else here
-lives on the event loop.
-"""
+"""The served models: which name means which."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import time
 from collections.abc import Sequence
 
-from engine.errors import EngineUnavailable, ModelLoadError
+from msgspec import Struct
+
 from server.config import ModelConfig
 from server.errors import ModelNotFound, quote
-from server.served_model import LoadEngine, LoadState, Parts, ServedModel
-from server.threads import in_daemon_thread
+from server.keeper import Keeper, Locate, Located
+from server.served_model import LoadEngine, LoadState, ServedModel
 
-__all__ = ["LoadState", "Models", "ServedModel"]
+__all__ = ["LoadState", "Located", "Models", "Reloaded", "ServedModel"]
 
-log = logging.getLogger("ingle.server")
+ON_DEMAND_KEEP_ALIVE = 300.0
+"""Seconds without a request that a model stays which was not loaded at the start."""
 
-RETRY_AFTER_FAILURE = 30.0
-"""Seconds for which a load that failed is not tried again."""
+
+class Reloaded(Struct, frozen=True):
+    """What became of the models, by name."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    unchanged: list[str]
 
 
 class Models:
     """All models that one server serves, in the order of its configuration."""
 
-    def __init__(self, configs: Sequence[ModelConfig], load_engine: LoadEngine) -> None:
-        self.models = tuple(ServedModel(config) for config in configs)
-        self.initial = self.models[:1]
-        """Loaded when the server starts, the others when they are first asked for."""
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        load_engine: LoadEngine,
+        *,
+        locate: Locate = lambda config, _report: Located(config),
+        budget: int | None = None,
+    ) -> None:
+        """`budget`: bytes that weights and KV caches may take together; None is no limit."""
         self.loaded = asyncio.Event()
         """Set when every initial model is ready, or one has failed."""
-        self._load_engine = load_engine
-        self._loads: dict[ServedModel, asyncio.Task[None]] = {}
-        self._failed_at: dict[ServedModel, float] = {}
-        self._closing = False
+        self.keeper = Keeper(locate, load_engine, budget)
+        self._serve([ServedModel(config) for config in configs])
+
+    def _serve(self, models: Sequence[ServedModel]) -> None:
+        self.models = tuple(models)
+        self.initial = tuple(m for m in models if _is_initial(m.config, m is models[0]))
+        """Loaded when the server starts, the others when they are first asked for."""
+        for model in models:
+            default = math.inf if model in self.initial else ON_DEMAND_KEEP_ALIVE
+            chosen = model.config.keep_alive
+            model.keep_alive = default if chosen is None else chosen
         self._names = {
             name: model
             for model in reversed(self.models)
@@ -64,14 +78,15 @@ class Models:
         return self._names[candidate]
 
     def start(self) -> None:
-        """Begins to load the initial models; call on the event loop."""
+        """Begins to load the initial models, in order; call on the event loop."""
         for model in self.initial:
             model.begin()
         self._starting = asyncio.create_task(self._load_initial())
 
     async def _load_initial(self) -> None:
         for model in self.initial:
-            await self._load_once(model)
+            # A load under way is stopped by its keeper alone.
+            await asyncio.shield(self.keeper.load(model))
             if model.failure is not None:
                 break
         self.loaded.set()
@@ -83,68 +98,46 @@ class Models:
             if model.failure is not None:
                 raise model.failure
 
-    async def acquire(self, model: ServedModel) -> None:
-        """Take a lease: load the model if need be, and keep it until `release`.
-
-        However many ask, it is loaded once. Raises ModelLoadError, EngineUnavailable.
-        """
-        model.users += 1
-        try:
-            while not model.loaded:
-                if self._closing:
-                    raise EngineUnavailable("draining")
-                self._refuse_failed(model)
-                await self._load_once(model)
-        except BaseException:
-            self.release(model)
-            raise
-
-    def release(self, model: ServedModel) -> None:
-        """Give a lease back."""
-        model.users -= 1
-
-    @property
-    def loading(self) -> bool:
-        """A thread is inside a loader."""
-        return bool(self._loads)
+    def reload(self, configs: Sequence[ModelConfig]) -> Reloaded:
+        """Serve these instead. Whose configuration is the same stays as it is; who uses another
+        one, or waits for it, still gets the old one."""
+        before = {model.name: model for model in self.models}
+        models = [
+            before[config.name]
+            if config.name in before and before[config.name].is_still(config)
+            else ServedModel(config)
+            for config in configs
+        ]
+        self._serve(models)
+        for model in set(before.values()) - set(models):
+            self.keeper.retire(model)
+        for model in models:
+            self.keeper.forgive(model)
+        for model in self.initial:
+            if not model.loaded:
+                self.keeper.load(model)
+        return _compare(before, models)
 
     async def drain(self, timeout: float) -> None:
         """Refuses new requests and gives the running ones `timeout` seconds."""
-        self._closing = True
-        engines = [model.loaded_engine for model in self.models if model.state == "ready"]
-        await asyncio.gather(*(engine.drain(timeout) for engine in engines))
+        await self.keeper.drain(timeout)
 
     async def close(self) -> None:
         """Stops the engines and frees their memory."""
-        engines = [model.loaded_engine for model in self.models if model.loaded]
-        await asyncio.gather(*(asyncio.to_thread(engine.close) for engine in engines))
+        await self.keeper.close()
 
-    def _refuse_failed(self, model: ServedModel) -> None:
-        """What failed a moment ago would fail again, and may take minutes to."""
-        failed_at = self._failed_at.get(model, -math.inf)
-        if model.failure is not None and time.monotonic() < failed_at + RETRY_AFTER_FAILURE:
-            raise model.failure.with_traceback(None)
 
-    async def _load_once(self, model: ServedModel) -> None:
-        """Joins the load that runs, or begins it; the result stands in the model."""
-        if model not in self._loads:
-            self._loads[model] = asyncio.create_task(self._load(model))
-        # The load goes on when who asked for it leaves.
-        await asyncio.shield(self._loads[model])
+def _is_initial(config: ModelConfig, first: bool) -> bool:
+    return first if config.preload is None else config.preload
 
-    async def _load(self, model: ServedModel) -> None:
-        model.begin()
-        try:
-            parts: Parts = await in_daemon_thread(lambda: model.load(self._load_engine), "load")
-            model.serve(parts)
-        except ModelLoadError as error:
-            self._fail(model, error)
-        except Exception as error:
-            log.exception("loading %s failed", model.name)
-            self._fail(model, ModelLoadError(f"{model.name}: {error}"))
-        finally:
-            del self._loads[model]
 
-    def _fail(self, model: ServedModel, failure: ModelLoadError) -> None:
-        model.fail(failure)
-        self._failed_at[model] = time.monotonic()
+def _compare(before: dict[str, ServedModel], models: Sequence[ServedModel]) -> Reloaded:
+    result = Reloaded([], [], sorted(before.keys() - {model.name for model in models}), [])
+    for model in models:
+        if model.name not in before:
+            result.added.append(model.name)
+        elif before[model.name] is model:
+            result.unchanged.append(model.name)
+        else:
+            result.changed.append(model.name)
+    return result

@@ -76,7 +76,7 @@ def run_server(
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(serve(server, models, listener, display, record))
-        if models.loading:
+        if models.keeper.loading:
             # A thread is inside llama.cpp's loader and would outlive the interpreter.
             os._exit(code)
     return code

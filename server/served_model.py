@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import math
 import time
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from msgspec.structs import asdict
@@ -44,6 +47,18 @@ class LoadState(enum.StrEnum):
     FAILED = "failed"
 
 
+Stamp = tuple[int, int]
+"""Size and time of a file: another one under the same name has others."""
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
 class Parts:
     """Everything that is dropped together when a model is unloaded."""
 
@@ -65,9 +80,36 @@ class ServedModel:
         self.step = "waiting"
         self.progress = 0.0
         self.failure: ModelLoadError | None = None
+        self.keep_alive = math.inf
+        """Seconds without a request after which the model is unloaded; inf: never."""
         self.users = 0
-        """Leases: requests that use the model, or wait for it."""
+        """Leases."""
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        """Who gets a lease once the model is loaded."""
+        self.last_used = -math.inf
+        """On the monotonic clock, the end of the last lease."""
+        self.leaving = False
+        """Makes room for another: takes no new leases, and is unloaded when the last one ends."""
+        self.retired = False
+        """No name means it any more: unloaded when the last lease ends."""
         self._parts: Parts | None = None
+        self._path = config.settings.path
+        self._file: Stamp | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Nobody would miss it."""
+        return self.loaded and not self.users
+
+    @property
+    def available(self) -> bool:
+        """A lease is to be had at once."""
+        return self.loaded and not self.leaving and not self.retired
+
+    @property
+    def unloading(self) -> bool:
+        """Its memory is on its way back."""
+        return self.load_state is LoadState.UNLOADING
 
     @property
     def name(self) -> str:
@@ -149,11 +191,17 @@ class ServedModel:
             self.engine.compile_grammar(output.grammar)
         return output
 
-    # The life of the model, for `Models` alone.
+    def is_still(self, config: ModelConfig) -> bool:
+        """Whether `config` would be served by loading nothing anew."""
+        return config == self.config and (not self.loaded or self._file == _stamp(self._path))
 
-    def load(self, load_engine: LoadEngine) -> Parts:
-        """Blocks; what `serve` takes. Raises ModelLoadError."""
-        loaded = load_engine(self.config, self._report)
+    # The life of the model, for its `Keeper` alone.
+
+    def load(self, load_engine: LoadEngine, config: ModelConfig) -> Parts:
+        """Blocks; what `serve` takes. `config` knows where the file is. Raises ModelLoadError."""
+        self._path = config.settings.path
+        self._file = _stamp(self._path)
+        loaded = load_engine(config, self.report)
         if loaded.info.task != "generate":
             return Parts(loaded, None)
         engine = cast("Engine", loaded)
@@ -180,7 +228,7 @@ class ServedModel:
     def begin(self) -> None:
         """The model is about to be loaded."""
         self.load_state, self.failure = LoadState.LOADING, None
-        self._report("waiting", 0.0)
+        self.report("waiting", 0.0)
 
     def serve(self, parts: Parts) -> None:
         """Starts to answer; call on the event loop."""
@@ -192,5 +240,16 @@ class ServedModel:
         """Loading did not work."""
         self.load_state, self.failure = LoadState.FAILED, failure
 
-    def _report(self, step: str, fraction: float) -> None:
+    def take_apart(self) -> Parts:
+        """Begin to unload: the caller closes the engine, and drops the parts."""
+        parts, self._parts = self.parts, None
+        self.load_state, self.leaving = LoadState.UNLOADING, False
+        return parts
+
+    def unloaded(self) -> None:
+        """The memory is back."""
+        self.load_state = LoadState.UNLOADED
+
+    def report(self, step: str, fraction: float) -> None:
+        """How far loading is; from any thread."""
         self.step, self.progress = step, fraction
