@@ -8,8 +8,9 @@ alphabet is a tuple of disjoint character sets: any other character leads to -1.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from . import charset
 from .charset import CharSet
@@ -18,8 +19,7 @@ from .errors import LimitExceeded
 DEFAULT_STATES = 6_000
 
 
-@dataclass(frozen=True, slots=True)
-class Automaton:
+class Automaton(Struct, frozen=True):
     """`delta[state][part]` is the next state; `accept[state]` whether a text may end there."""
 
     parts: tuple[CharSet, ...]

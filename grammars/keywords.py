@@ -6,6 +6,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from . import formats, numbers, patterns, unevaluated
 from .documents import Place
 from .errors import InvalidSchema, UnsupportedSchema
@@ -65,8 +67,7 @@ def expand_groups(x: Expander, place: Place, skip: tuple[str, ...] = ()) -> Valu
 
 def typed(**parts: object) -> Values:
     """Everything, except that one type is constrained."""
-    full = {f: getattr(EVERYTHING, f) for f in EVERYTHING.__slots__}
-    return Values(**{**full, **parts})
+    return replace(EVERYTHING, **parts)
 
 
 # ---------------------------------------------------------------------- any type

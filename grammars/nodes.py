@@ -8,8 +8,9 @@ lexer may match greedily, because no text that may follow it can extend it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from .charset import CharSet
 
@@ -17,42 +18,35 @@ if TYPE_CHECKING:
     from .automaton import Automaton
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(Struct, frozen=True):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chars:
+class Chars(Struct, frozen=True):
     """One character of a set."""
 
     ranges: CharSet
 
 
-@dataclass(frozen=True, slots=True)
-class Sequence:
+class Sequence(Struct, frozen=True):
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     options: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(Struct, frozen=True):
     body: Node
     min: int
     max: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     body: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Dfa:
+class Dfa(Struct, frozen=True):
     """A deterministic automaton; each printer unrolls it in its own way.
 
     `escaped`: its characters are spelled as inside a JSON string.
@@ -62,8 +56,7 @@ class Dfa:
     escaped: bool = False
 
 
-@dataclass(eq=False, slots=True)
-class Rule:
+class Rule(Struct, eq=False):
     """A named node; `hint` is where the printed name starts from."""
 
     hint: str

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
+
+from msgspec import Struct
 
 from . import automaton, charset, nodes
 from .automaton import Automaton
@@ -41,8 +42,7 @@ NUMBER = Rule(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class NumberConstraint:
+class NumberConstraint(Struct, frozen=True, cache_hash=True):
     """low <= x <= high (or <, >), a multiple of `step`, of none of `not_steps`, not `excluded`.
 
     `values`, where given, is the whole set. An integer is a multiple of 1.
@@ -221,8 +221,7 @@ Pairs = tuple[tuple[int, int], ...]
 State = tuple[int, bool, bool, Pairs, Pairs]
 
 
-@dataclass(frozen=True, slots=True)
-class _Point:
+class _Point(Struct, frozen=True):
     """Compares the magnitude of a number with this one, digit by digit.
 
     A state is (digits read, cut off above the own count; comparison of the digits so far).

@@ -8,7 +8,8 @@ path that passed it; a lookbehind is an automaton that has run since the start o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from . import automaton, charset
 from .automaton import Automaton
@@ -22,8 +23,7 @@ Config = tuple[int, Obligations]
 State = tuple[int, tuple[int, ...], frozenset[Config]]
 
 
-@dataclass(slots=True)
-class _Nfa:
+class _Nfa(Struct):
     """Thompson's construction; `free` edges carry a condition or None, `sets` edges characters."""
 
     pattern: str

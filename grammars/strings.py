@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import lru_cache
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from . import automaton, formats, nodes, patterns
 from .automaton import Automaton
@@ -14,8 +16,7 @@ from .patterns import Pattern
 MAX_FINITE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class StringConstraint:
+class StringConstraint(Struct, frozen=True, cache_hash=True):
     """Texts of low..high code points that match all of `matches` and none of `avoids`.
 
     `values`, where given, is the whole set; `excluded` are left out. Patterns are names:

@@ -7,8 +7,9 @@ branches in each of which that is settled: every anyOf member, for instance, hol
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from . import keywords
 from .documents import Place
@@ -35,8 +36,7 @@ _APPLICATORS = (
 MAX_NESTING = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What has been evaluated: property names, patterns of names, or all; the first `prefix`
     items, those that satisfy one of `contains`, or all."""
 
