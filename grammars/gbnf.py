@@ -7,7 +7,9 @@ from functools import lru_cache
 from . import nodes, unroll
 from .charset import CharSet
 from .errors import LimitExceeded, UnsupportedSchema
-from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
+from .except_text import ExceptPrinter
+from .json_text import quote
+from .nodes import Chars, Choice, Dfa, Except, Literal, Node, Repeat, Rule, Sequence, Token
 
 REPEAT_LIMIT = 2_000  # llama.cpp refuses larger minima and drops larger maxima
 GROUP_LIMIT = 40  # a repeated group with more symbols than this becomes a rule of its own
@@ -27,6 +29,7 @@ class _Printer:
         self.keep: list[Rule] = []  # names go by id, so none may be used twice
         self.shared: dict[object, Rule] = {}
         self.size, self.max_bytes = 0, max_bytes
+        self.excepts = ExceptPrinter(_json_character, self.name, self.named_text)
 
     def run(self, root: Node) -> str:
         self.define("root", root)
@@ -38,7 +41,10 @@ class _Printer:
     def define(self, name: str, body: Node) -> None:
         if nodes.is_never(body):
             raise UnsupportedSchema("", "", "a part that nothing satisfies")
-        line = f"{name} ::= " + (self.text(body, 0) or '""')
+        self.emit(name, self.text(body, 0) or '""')
+
+    def emit(self, name: str, text: str) -> None:
+        line = f"{name} ::= {text}"
         self.size += len(line.encode())
         if self.size > self.max_bytes:
             raise LimitExceeded("", "", "text_bytes", f"the grammar is over {self.max_bytes}")
@@ -47,17 +53,24 @@ class _Printer:
     def name(self, rule: Rule) -> str:
         known = self.names.get(id(rule))
         if known is None:
-            hint = known = identifier(rule.hint)
-            number = self.taken.get(hint, 0)
-            while known in self.taken:
-                number += 1
-                known = f"{hint}-{number}"
-            self.taken[hint] = number
-            self.taken.setdefault(known, 0)
-            self.names[id(rule)] = known
+            known = self.names[id(rule)] = self.fresh(identifier(rule.hint))
             self.queue.append(rule)
             self.keep.append(rule)
         return known
+
+    def fresh(self, hint: str) -> str:
+        number, known = self.taken.get(hint, 0), hint
+        while known in self.taken:
+            number += 1
+            known = f"{hint}-{number}"
+        self.taken[hint] = number
+        self.taken.setdefault(known, 0)
+        return known
+
+    def named_text(self, text: str) -> str:
+        name = self.fresh("name")
+        self.emit(name, text)
+        return name
 
     def named(self, key: object, make: Callable[[], Node]) -> Rule:
         rule = self.shared.get(key)
@@ -86,6 +99,8 @@ class _Printer:
             if node.max == 1 and type(node.body) in (Rule, Choice, Sequence):
                 return self.text(node.body, 2) + "?"
             return self.repeat_text(node.body, node.min, node.max)
+        if isinstance(node, Except):
+            return self.excepts.text(node.texts)
         assert isinstance(node, Dfa)
         make = lambda: unroll.right_linear(node.automaton, node.escaped)  # noqa: E731
         return self.name(self.named(("dfa", id(node.automaton), node.escaped), make))
@@ -180,6 +195,11 @@ def _escape(char: str, special: str) -> str:
     if not char.isprintable():
         return f"\\u{point:04X}" if point < 0x10000 else f"\\U{point:08X}"
     return char
+
+
+@lru_cache(maxsize=4096)
+def _json_character(char: str) -> str:
+    return literal(quote(char)[1:-1])
 
 
 @lru_cache(maxsize=4096)

@@ -56,6 +56,12 @@ class Dfa(Struct, frozen=True):
     escaped: bool = False
 
 
+class Except(Struct, frozen=True):
+    """The inside of every JSON string but those of these texts; only within a token."""
+
+    texts: frozenset[str]
+
+
 class Rule(Struct, eq=False):
     """A named node; `hint` is where the printed name starts from."""
 
@@ -63,7 +69,7 @@ class Rule(Struct, eq=False):
     body: Node = field(default_factory=lambda: NEVER)
 
 
-Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Rule
+Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Except | Rule
 
 EPSILON: Node = Sequence(())
 NEVER: Node = Choice(())
@@ -137,6 +143,8 @@ def nullable(node: Node) -> bool:
             return nullable(body)
         case Dfa(automaton, _):
             return automaton.accept[0]
+        case Except(texts):
+            return "" not in texts
     return False
 
 

@@ -9,11 +9,12 @@ from msgspec.structs import replace
 
 from . import automaton, formats, nodes, patterns
 from .automaton import Automaton
-from .json_text import MAX_NAME, STRING, all_except, quote, quoted
-from .nodes import NEVER, Dfa, Literal, Node, Token
+from .json_text import STRING, quote, quoted
+from .nodes import NEVER, Dfa, Except, Literal, Node, Token
 from .patterns import Pattern
 
 MAX_FINITE = 64
+MAX_NAME = 120  # characters of an excluded text; longer ones take an automaton
 
 
 class StringConstraint(Struct, frozen=True, cache_hash=True):
@@ -128,7 +129,9 @@ def to_node(c: StringConstraint) -> Node:
     if c.values is not None:
         return nodes.choice(*(Token(Literal(quote(v))) for v in c.values))
     if c == replace(ANY, excluded=c.excluded) and max(map(len, c.excluded)) <= MAX_NAME:
-        return Token(nodes.sequence(Literal('"'), all_except(c.excluded), Literal('"')))
+        for text in c.excluded:
+            quote(text)  # raises where it cannot be spelled
+        return Token(nodes.sequence(Literal('"'), Except(c.excluded), Literal('"')))
     return _quoted(body(c))
 
 
