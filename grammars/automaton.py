@@ -19,7 +19,7 @@ from .errors import LimitExceeded
 DEFAULT_STATES = 6_000
 
 
-class Automaton(Struct, frozen=True):
+class Automaton(Struct, frozen=True, cache_hash=True, gc=False):
     """`delta[state][part]` is the next state; `accept[state]` whether a text may end there."""
 
     parts: tuple[CharSet, ...]

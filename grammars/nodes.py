@@ -7,7 +7,7 @@ lexer may match greedily, because no text that may follow it can extend it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from .automaton import Automaton
 
 
-class Literal(Struct, frozen=True):
+class Literal(Struct, frozen=True, gc=False):
     text: str
 
 
-class Chars(Struct, frozen=True):
+class Chars(Struct, frozen=True, gc=False):
     """One character of a set."""
 
     ranges: CharSet
@@ -46,7 +46,7 @@ class Token(Struct, frozen=True):
     body: Node
 
 
-class Dfa(Struct, frozen=True):
+class Dfa(Struct, frozen=True, gc=False):
     """A deterministic automaton; each printer unrolls it in its own way.
 
     `escaped`: its characters are spelled as inside a JSON string.
@@ -56,7 +56,7 @@ class Dfa(Struct, frozen=True):
     escaped: bool = False
 
 
-class Except(Struct, frozen=True):
+class Except(Struct, frozen=True, gc=False):
     """The inside of every JSON string but those of these texts; only within a token."""
 
     texts: frozenset[str]
@@ -177,19 +177,3 @@ def children(node: Node) -> Iterable[Node]:
         case Repeat(body, _, _) | Token(body) | Rule(_, body):
             return (body,)
     return ()
-
-
-def rules(root: Node, tokens: bool = True) -> Iterator[Rule]:
-    """Every rule reachable from `root`, those inside of tokens too unless told otherwise."""
-    seen: set[int] = set()
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Rule):
-            if id(node) in seen:
-                continue
-            seen.add(id(node))
-            yield node
-        elif not tokens and isinstance(node, Token):
-            continue
-        stack.extend(reversed(tuple(children(node))))

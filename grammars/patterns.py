@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import product
 
 from . import automaton, charset, nodes
 from .automaton import Automaton
@@ -14,6 +15,7 @@ from .regex_syntax import Anchor, Concat, Either, Loop, Regex, Set, parse
 
 ANY_TEXT = nodes.repeat(Chars(charset.UNIVERSE), 0, None)
 MAX_UNROLLED = 4_000
+MAX_TEXTS = 32
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Pattern:
         """The language as a node, where no automaton is needed to say it."""
         node = _lift(self.tree, not self.whole, not self.whole)
         return None if node is None or _unrolled(node) > MAX_UNROLLED else node
+
+    @cached_property
+    def texts(self) -> tuple[str, ...] | None:
+        """All texts of the language where those are few, as those of `^(a|b)$` are."""
+        return None if self.node is None else _texts(self.node)
 
     @cached_property
     def automaton(self) -> Automaton:
@@ -133,6 +140,23 @@ def at_least(node: Node) -> float:
         case nodes.Repeat(body, _, high):
             return math.inf if high is None else at_least(body)
     return 1
+
+
+def _texts(node: Node) -> tuple[str, ...] | None:
+    match node:
+        case Chars(((low, high),)) if low == high:
+            return (chr(low),)
+        case nodes.Sequence(items):
+            parts = [_texts(i) for i in items]
+            found = [p for p in parts if p is not None]
+            if len(found) < len(parts) or math.prod(map(len, found)) > MAX_TEXTS:
+                return None
+            return tuple(map("".join, product(*found)))
+        case nodes.Choice(options) if len(options) <= MAX_TEXTS:
+            parts = [_texts(o) for o in options]
+            together = tuple(dict.fromkeys(t for p in parts for t in p or ()))
+            return None if None in parts or len(together) > MAX_TEXTS else together
+    return None
 
 
 def _unrolled(node: Node) -> int:

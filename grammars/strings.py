@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from msgspec import Struct
@@ -17,7 +18,7 @@ MAX_FINITE = 64
 MAX_NAME = 120  # characters of an excluded text; longer ones take an automaton
 
 
-class StringConstraint(Struct, frozen=True, cache_hash=True):
+class StringConstraint(Struct, frozen=True, cache_hash=True, gc=False):
     """Texts of low..high code points that match all of `matches` and none of `avoids`.
 
     `values`, where given, is the whole set; `excluded` are left out. Patterns are names:
@@ -47,6 +48,23 @@ ANY = StringConstraint()
 def lookup(name: str) -> Pattern:
     kind, _, text = name.partition(":")
     return formats.pattern(text) if kind == "f" else patterns.pattern(text)
+
+
+def matching(name: str) -> StringConstraint:
+    """The texts that a pattern or format matches."""
+    texts = lookup(name).texts
+    if texts is not None:
+        return StringConstraint(values=texts)
+    return StringConstraint(matches=frozenset((name,)))
+
+
+def outside(patterns: Iterable[str], excluded: frozenset[str]) -> StringConstraint:
+    """The texts that no pattern matches, without those excluded."""
+    known = {name: lookup(name).texts for name in patterns}
+    avoids = frozenset(name for name, texts in known.items() if texts is None)
+    return StringConstraint(
+        avoids=avoids, excluded=excluded.union(*(t or () for t in known.values()))
+    )
 
 
 def intersect(a: StringConstraint, b: StringConstraint) -> StringConstraint | None:

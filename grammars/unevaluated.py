@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from . import keywords
+from . import keywords, strings
 from .documents import Place
 from .errors import UnsupportedSchema
-from .strings import StringConstraint
 from .values import (
     EVERYTHING,
     FALSE,
@@ -188,7 +187,7 @@ def _apply(x: Expander, have: Branches, goal: Goal, keyword: str) -> Branches:
 
 
 def _properties(seen: Seen, goal: Goal) -> Values:
-    names = StringConstraint(avoids=frozenset("p:" + p for p in seen.patterns), excluded=seen.names)
+    names = strings.outside(("p:" + p for p in seen.patterns), seen.names)
     return keywords.typed(objects=(ObjectConstraint(every=((names, goal),)),))
 
 

@@ -32,7 +32,7 @@ def both(a: Goal, b: Goal) -> Goal:
     return joined
 
 
-class Contains(Struct, frozen=True, cache_hash=True):
+class Contains(Struct, frozen=True, cache_hash=True, gc=False):
     """low..high (None: any number) of the items from index `start` on satisfy `goal`."""
 
     start: int
@@ -41,7 +41,7 @@ class Contains(Struct, frozen=True, cache_hash=True):
     high: int | None
 
 
-class ArrayConstraint(Struct, frozen=True, cache_hash=True):
+class ArrayConstraint(Struct, frozen=True, cache_hash=True, gc=False):
     """Item i satisfies prefix[i], later ones `items`; low..high of them."""
 
     prefix: tuple[Goal, ...] = ()
@@ -55,7 +55,7 @@ class ArrayConstraint(Struct, frozen=True, cache_hash=True):
         return self.prefix[index] if index < len(self.prefix) else self.items
 
 
-class ObjectConstraint(Struct, frozen=True, cache_hash=True):
+class ObjectConstraint(Struct, frozen=True, cache_hash=True, gc=False):
     """`props`: goals of named properties, in order. `every`: each property whose name is in the
     set satisfies the goal. `some`: at least one such property does. low..high properties."""
 
@@ -81,7 +81,7 @@ ANY_ARRAY = ArrayConstraint()
 ANY_OBJECT = ObjectConstraint()
 
 
-class Values(Struct, frozen=True, cache_hash=True):
+class Values(Struct, frozen=True, cache_hash=True, gc=False):
     null: bool = False
     booleans: frozenset[bool] = frozenset()
     numbers: tuple[NumberConstraint, ...] = ()
