@@ -11,6 +11,7 @@ from functools import lru_cache
 from . import charset, nodes
 from .charset import CharSet
 from .errors import UnsupportedSchema
+from .memo import memo
 from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
 
 _SPECIAL: CharSet = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
@@ -59,7 +60,7 @@ def quoted(body: Node) -> Node:
     return Token(nodes.sequence(Literal('"'), escape(body), Literal('"')))
 
 
-@lru_cache(maxsize=4096)
+@memo(lambda _, ranges: 500 + 256 * len(ranges), 4_000_000)
 def escape_set(ranges: CharSet) -> Node:
     """One character of a set, as JSON text inside quotes."""
     if ranges == charset.UNIVERSE:
@@ -92,14 +93,14 @@ def _special(special: tuple[int, ...]) -> list[Node]:
 _ALL_SPECIAL = Rule("escape", nodes.choice(*_special((*range(32), 0x22, 0x5C))))
 
 
-@lru_cache(maxsize=4096)
+@memo(lambda _, ranges: 500 + 256 * len(ranges), 4_000_000)
 def shared_set(ranges: CharSet) -> Node:
     """`escape_set`, as a rule where its text is long."""
     node = escape_set(ranges)
     return node if isinstance(node, Rule) or len(ranges) <= 2 else Rule("c", node)
 
 
-@lru_cache(maxsize=4096)
+@memo(lambda _, ranges: 500 + 256 * len(ranges), 4_000_000)
 def plain_set(ranges: CharSet) -> Node:
     """A character of the set as itself, as a rule where its text is long."""
     return Chars(ranges) if len(ranges) <= 4 else Rule("c", Chars(ranges))

@@ -10,7 +10,6 @@ import json
 import math
 from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
 
 from msgspec import Struct
 
@@ -18,6 +17,7 @@ from . import charset, digits, nodes
 from .automaton import Automaton
 from .errors import LimitExceeded, UnsupportedSchema
 from .integer_range import integer_range
+from .memo import memo
 from .nodes import NEVER, Chars, Dfa, Literal, Node, Rule, Token
 
 MAX_BITS = 4_000
@@ -53,6 +53,11 @@ class NumberConstraint(Struct, frozen=True, cache_hash=True, gc=False):
     not_steps: frozenset[Fraction] = frozenset()
     excluded: frozenset[Fraction] = frozenset()
     values: tuple[Fraction, ...] | None = None
+
+    @property
+    def weight(self) -> int:
+        """About the bytes it takes, with numbers of a usual size."""
+        return 600 + 150 * (len(self.not_steps) + len(self.excluded) + len(self.values or ()))
 
     def accepts(self, x: Fraction) -> bool:
         return (
@@ -141,7 +146,7 @@ def complement(c: NumberConstraint) -> list[NumberConstraint]:
     return out
 
 
-@lru_cache(maxsize=2048)
+@memo(lambda a, c: a.weight + c.weight, 16_000_000)
 def to_automaton(c: NumberConstraint) -> Automaton:
     """See `digits.decimals`."""
     return digits.decimals(c)
@@ -179,7 +184,6 @@ def _bounds_cross(c: NumberConstraint) -> bool:
     return least > c.high or (c.high_open and least == c.high)
 
 
-@lru_cache(maxsize=2048)
 def to_node(c: NumberConstraint) -> Node:
     if c == ANY:
         return NUMBER
@@ -187,6 +191,11 @@ def to_node(c: NumberConstraint) -> Node:
         return INTEGER
     if c.values is not None:
         return nodes.choice(*(Token(Literal(spell(v))) for v in c.values))
+    return _token(c)
+
+
+@memo(lambda _, c: 10 * c.weight, 8_000_000)
+def _token(c: NumberConstraint) -> Node:
     if c.step == 1 and not (c.not_steps or c.excluded):
         found = integer_range(*_whole_bounds(c))
         return found if nodes.is_never(found) else Token(found)

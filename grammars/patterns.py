@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import product
 
 from . import automaton, charset, nodes
 from .automaton import Automaton
+from .memo import memo
 from .nodes import EPSILON, NEVER, Chars, Node
 from .regex_automaton import Matcher, determinize, has_assertion
 from .regex_syntax import Anchor, Concat, Either, Loop, Regex, Set, parse
@@ -40,9 +41,9 @@ class Pattern:
         """All texts of the language where those are few, as those of `^(a|b)$` are."""
         return None if self.node is None else _texts(self.node)
 
-    @cached_property
+    @property
     def automaton(self) -> Automaton:
-        return determinize(self.source, self.tree, (not self.whole, not self.whole))
+        return _automaton(self)
 
     @cached_property
     def lengths(self) -> tuple[int, int | None] | None:
@@ -58,7 +59,12 @@ class Pattern:
         return self._matcher.matches(text)
 
 
-@lru_cache(maxsize=2048)
+@memo(lambda a, p: a.weight, 32_000_000)
+def _automaton(p: Pattern) -> Automaton:
+    return determinize(p.source, p.tree, (not p.whole, not p.whole))
+
+
+@memo(lambda p, *_: 1_000 + 300 * len(p.source), 32_000_000)
 def pattern(source: str, whole: bool = False) -> Pattern:
     """Raises UnsupportedPattern at once if the syntax is wrong."""
     made = Pattern(source, whole)

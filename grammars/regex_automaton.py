@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct, field
 
-from . import automaton, charset
+from . import automaton, charset, regular
 from .automaton import Automaton
 from .charset import CharSet
 from .errors import LimitExceeded, UnsupportedPattern
@@ -92,7 +92,7 @@ def _look_automaton(pattern: str, look: Look, limit: int) -> Automaton:
     if not _self_contained(look.body, look.ahead):
         raise UnsupportedPattern(pattern, 0, "this assertion inside a lookaround")
     a = determinize(pattern, look.body, search=(not look.ahead, look.ahead), limit=limit)
-    return automaton.complement(a, limit) if look.negative and look.ahead else a
+    return regular.complement(a, limit) if look.negative and look.ahead else a
 
 
 def _self_contained(tree: Regex, ahead: bool) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from functools import lru_cache
 
 from msgspec import Struct
 
 from . import charset
 from .charset import CharSet
 from .errors import UnsupportedPattern
+from .memo import memo
 
 
 class Set(Struct, frozen=True, gc=False):
@@ -306,7 +306,7 @@ class _Parser:
         return charset.single(ord(char))
 
 
-@lru_cache(maxsize=1024)
+@memo(lambda ranges, text: 100 + len(text) + 128 * len(ranges), 4_000_000)
 def _class(text: str) -> CharSet:
     """The set of a bracket expression; patterns repeat theirs a lot."""
     return _Parser(text).brackets()

@@ -1,4 +1,4 @@
-"""The general categories of Unicode 14.0.0, written by tests/grammars/unicode_tables.py.
+"""General categories of Unicode 14.0.0, from tests/grammars/unicode_tables.py.
 
 Scanning Python's database for them takes 150 ms, which a first request would pay. Numbers are in
 base 36: how far a run begins behind the one before it, and by how much it is longer than one.

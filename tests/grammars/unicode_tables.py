@@ -8,7 +8,7 @@ import textwrap
 import unicodedata
 from itertools import groupby
 
-HEAD = '''"""The general categories of Unicode {version}, written by tests/grammars/unicode_tables.py.
+HEAD = '''"""General categories of Unicode {version}, from tests/grammars/unicode_tables.py.
 
 Scanning Python's database for them takes 150 ms, which a first request would pay. Numbers are in
 base 36: how far a run begins behind the one before it, and by how much it is longer than one.
@@ -44,16 +44,18 @@ def encoded(ranges):
     return " ".join(out)
 
 
-def main():
-    print(HEAD.format(version=unicodedata.unidata_version), end="")
+def lines():
+    yield HEAD.format(version=unicodedata.unidata_version)
     for name, ranges in sorted(runs().items()):
-        lines = textwrap.wrap(encoded(ranges), 94, break_on_hyphens=False)
-        if len(lines) == 1 and len(lines[0]) < 85:
-            print(f'    "{name}": "{lines[0]}",')
-            continue
-        print(f'    "{name}": """', *(f"    {line}" for line in lines), '    """,', sep="\n")
-    print("}")
+        text = textwrap.wrap(encoded(ranges), 94, break_on_hyphens=False)
+        if len(text) == 1 and len(text[0]) < 85:
+            yield f'    "{name}": "{text[0]}",\n'
+        else:
+            yield f'    "{name}": """\n'
+            yield from (f"    {line}\n" for line in text)
+            yield '    """,\n'
+    yield "}\n"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.stdout.writelines(lines())
