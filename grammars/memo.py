@@ -27,15 +27,16 @@ class Memo(Generic[P, R]):
         self.weight = 0
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        key = (*args, *sorted(kwargs.items())) if kwargs else args
         with self._lock:
-            found = self._entries.get(args)
+            found = self._entries.get(key)
             if found is not None:
-                self._entries.move_to_end(args)
+                self._entries.move_to_end(key)
                 return found[0]
         made = self._make(*args, **kwargs)
         weight = self._weigh(made, *args)
         if weight * LARGEST <= self._bound:
-            self._keep(args, made, weight)
+            self._keep(key, made, weight)
         return made
 
     def _keep(self, key: tuple[Hashable, ...], made: R, weight: int) -> None:
