@@ -32,6 +32,7 @@ from server.embedding import EmbeddingModels
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, quote
 from server.middleware import Envelope, error_response
 from server.models import Models
+from server.security import Gate, Hosts, Origins
 from server.store import open_store
 
 
@@ -64,7 +65,7 @@ def create_app(
         GrammarTool(config),
         Health(models, record),
     )
-    middleware = [Middleware(Envelope, api_keys=config.api_keys)]
+    middleware = [Middleware(Envelope, gate=gate_of(config))]
     if record is not None:
         middleware.append(Middleware(CrashGuard, record=record))
     return Starlette(
@@ -73,6 +74,12 @@ def create_app(
         exception_handlers={HTTPException: _on_http_exception},
         lifespan=lifespan,
     )
+
+
+def gate_of(config: ServerConfig) -> Gate:
+    """Who gets in, by the settings."""
+    hosts = Hosts.of(config.host, config.allowed_hosts)
+    return Gate(hosts, Origins(config.allowed_origins), config.api_keys)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
