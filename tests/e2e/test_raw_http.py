@@ -117,7 +117,8 @@ def test_body_that_is_not_json(server: ServerProcess, content_type: bytes) -> No
 
 @pytest.mark.parametrize("path", [b"/", b"/v1", b"/v1/nothing", b"/..%2f..%2fetc", b"/%c3%a9"])
 def test_unknown_paths(server: ServerProcess, path: bytes) -> None:
-    answer = exchange(server, b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path)
+    head = b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    answer = exchange(server, head % path)
     assert status_of(answer) == 404
     assert b'"error"' in answer
 
