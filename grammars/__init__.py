@@ -4,7 +4,7 @@ compile(schema) -> Compiled              compile_schema(schema) -> str (GBNF)
 compile_regex, compile_gbnf, compile_json_object, compile_node -> Compiled
 GrammarCache                             the same, cached by content
 literal, sequence, choice, repeat, optional, json_schema, regex, text_until, text_without,
-raw_string                               nodes for `compile_node`
+raw_string, written_text                 nodes for `compile_node`
 """
 
 from .cache import GrammarCache
@@ -34,12 +34,14 @@ from .errors import (
     GBNFSyntaxError,
     GrammarError,
     InvalidSchema,
+    LarkSyntaxError,
     LimitExceeded,
     UnsupportedPattern,
     UnsupportedSchema,
 )
 from .limits import Limits
 from .nodes import Node
+from .written import written_text
 
 __all__ = [
     "Compiled",
@@ -47,6 +49,7 @@ __all__ = [
     "GrammarCache",
     "GrammarError",
     "InvalidSchema",
+    "LarkSyntaxError",
     "LimitExceeded",
     "Limits",
     "Node",
@@ -69,4 +72,5 @@ __all__ = [
     "takes_only_strings",
     "text_until",
     "text_without",
+    "written_text",
 ]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from msgspec import Struct
 
 from . import nodes, strings
 from .errors import UnsupportedSchema
@@ -20,13 +19,15 @@ OPEN, CLOSE, COMMA, COLON = Literal("{"), Literal("}"), Literal(", "), Literal("
 MAX_CELLS = 64
 
 
-class Declared(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Declared:
     name: str
     goal: Goal
     required: bool
 
 
-class Cell(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Cell:
     """Names without a declaration that share a goal."""
 
     names: tuple[StringConstraint, ...]

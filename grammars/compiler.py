@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from dataclasses import dataclass
 
 from . import gbnf_parser, metaschema, patterns
 from .build import Builder
@@ -17,7 +17,8 @@ from .nodes import Dfa, Node, Token
 DEFAULT_LIMITS = Limits()
 
 
-class Compiled(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Compiled:
     """One grammar: `gbnf` for people and llama.cpp, `lark` for llguidance, the same language.
 
     `ignored` names the formats that are annotations by the specification: "path.format: name".

@@ -5,6 +5,7 @@ GrammarError(ValueError)
         InvalidSchema      it is no JSON Schema at all
         LimitExceeded      it can be, but not within a limit: limit names it
     GBNFSyntaxError        a user's grammar does not parse or cannot be run: line, column
+    LarkSyntaxError        the same of a grammar in Lark's notation
     UnsupportedPattern     a regular expression outside what automata express: reason, position
 """
 
@@ -58,6 +59,14 @@ class UnsupportedPattern(GrammarError):
 
 class GBNFSyntaxError(GrammarError):
     """A GBNF text that does not parse or cannot be run; `line` and `column` count from 1."""
+
+    def __init__(self, line: int, column: int, reason: str) -> None:
+        self.line, self.column, self.reason = line, column, reason
+        super().__init__(f"line {line}, column {column}: {reason}")
+
+
+class LarkSyntaxError(GrammarError):
+    """A Lark text that does not parse, or uses what is not supported; lines count from 1."""
 
     def __init__(self, line: int, column: int, reason: str) -> None:
         self.line, self.column, self.reason = line, column, reason

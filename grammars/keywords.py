@@ -6,9 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from . import formats, numbers, strings, unevaluated
+from . import formats, numbers, patterns, unevaluated
 from .documents import Place
 from .errors import InvalidSchema, UnsupportedSchema
 from .json_types import Json
@@ -67,7 +65,8 @@ def expand_groups(x: Expander, place: Place, skip: tuple[str, ...] = ()) -> Valu
 
 def typed(**parts: object) -> Values:
     """Everything, except that one type is constrained."""
-    return replace(EVERYTHING, **parts)
+    full = {f: getattr(EVERYTHING, f) for f in EVERYTHING.__slots__}
+    return Values(**{**full, **parts})
 
 
 # ---------------------------------------------------------------------- any type
@@ -139,25 +138,23 @@ def number(x: Expander, place: Place) -> Values:
 
 def string(x: Expander, place: Place) -> Values:
     schema = place.contents
-    low, high = _count(schema, "minLength", 0), _count(schema, "maxLength", None)
-    if high is not None and (low or 0) > high:
-        return typed(strings=())
-    found: StringConstraint | None = StringConstraint(low or 0, high)
-    names = []
+    names = set()
     if "pattern" in schema:
         x.budget.check("pattern_length", len(schema["pattern"]), "pattern")
-        names.append("p:" + schema["pattern"])
+        patterns.pattern(schema["pattern"])
+        names.add("p:" + schema["pattern"])
     if "format" in schema:
         name = schema["format"]
         if name in formats.UNSUPPORTED:
             raise UnsupportedSchema("", "format", formats.UNSUPPORTED[name])
         if name in formats.FORMATS:
-            names.append("f:" + name)
+            names.add("f:" + name)
         else:
             x.ignored[f"{x.document.path_of(schema)}.format: {name}"] = None
-    for name in names:
-        found = found and strings.intersect(found, strings.matching(name))
-    return typed(strings=(found,) if found else ())
+    low, high = _count(schema, "minLength", 0), _count(schema, "maxLength", None)
+    if high is not None and (low or 0) > high:
+        return typed(strings=())
+    return typed(strings=(StringConstraint(low or 0, high, frozenset(names)),))
 
 
 def _count(schema: Json, keyword: str, default: int | None) -> int | None:
@@ -196,8 +193,10 @@ def object_(x: Expander, place: Place) -> Values:
     every = patterned(x, place)
     extra = x.goal(place, schema.get("additionalProperties", True))
     if extra != TRUE:
-        patterned_names = ("p:" + p for p in schema.get("patternProperties", {}))
-        others = strings.outside(patterned_names, frozenset(n for n, _ in props))
+        others = StringConstraint(
+            avoids=frozenset("p:" + p for p in schema.get("patternProperties", {})),
+            excluded=frozenset(n for n, _ in props),
+        )
         every += ((others, extra),)
     if "propertyNames" in schema:
         every += bad_names(x, x.goal(place, schema["propertyNames"]))
@@ -217,7 +216,9 @@ def patterned(x: Expander, place: Place) -> tuple[tuple[StringConstraint, Goal],
     out = []
     for source, schema in place.contents.get("patternProperties", {}).items():
         x.budget.check("pattern_length", len(source), "patternProperties")
-        out.append((strings.matching("p:" + source), x.goal(place, schema)))
+        patterns.pattern(source)
+        names = StringConstraint(matches=frozenset(("p:" + source,)))
+        out.append((names, x.goal(place, schema)))
     return tuple(out)
 
 

@@ -7,10 +7,9 @@ lexer may match greedily, because no text that may follow it can extend it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from msgspec import Struct, field
 
 from .charset import CharSet
 
@@ -18,35 +17,42 @@ if TYPE_CHECKING:
     from .automaton import Automaton
 
 
-class Literal(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Literal:
     text: str
 
 
-class Chars(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Chars:
     """One character of a set."""
 
     ranges: CharSet
 
 
-class Sequence(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Sequence:
     items: tuple[Node, ...]
 
 
-class Choice(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Choice:
     options: tuple[Node, ...]
 
 
-class Repeat(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Repeat:
     body: Node
     min: int
     max: int | None
 
 
-class Token(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Token:
     body: Node
 
 
-class Dfa(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Dfa:
     """A deterministic automaton; each printer unrolls it in its own way.
 
     `escaped`: its characters are spelled as inside a JSON string.
@@ -56,20 +62,15 @@ class Dfa(Struct, frozen=True, gc=False):
     escaped: bool = False
 
 
-class Except(Struct, frozen=True, gc=False):
-    """The inside of every JSON string but those of these texts; only within a token."""
-
-    texts: frozenset[str]
-
-
-class Rule(Struct, eq=False):
+@dataclass(eq=False, slots=True)
+class Rule:
     """A named node; `hint` is where the printed name starts from."""
 
     hint: str
     body: Node = field(default_factory=lambda: NEVER)
 
 
-Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Except | Rule
+Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Rule
 
 EPSILON: Node = Sequence(())
 NEVER: Node = Choice(())
@@ -143,8 +144,6 @@ def nullable(node: Node) -> bool:
             return nullable(body)
         case Dfa(automaton, _):
             return automaton.accept[0]
-        case Except(texts):
-            return "" not in texts
     return False
 
 
@@ -177,3 +176,19 @@ def children(node: Node) -> Iterable[Node]:
         case Repeat(body, _, _) | Token(body) | Rule(_, body):
             return (body,)
     return ()
+
+
+def rules(root: Node, tokens: bool = True) -> Iterator[Rule]:
+    """Every rule reachable from `root`, those inside of tokens too unless told otherwise."""
+    seen: set[int] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Rule):
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            yield node
+        elif not tokens and isinstance(node, Token):
+            continue
+        stack.extend(reversed(tuple(children(node))))

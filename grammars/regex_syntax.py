@@ -6,42 +6,44 @@ literal `{`, `}` or `]`, and `-` beside a class escape inside brackets.
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
-
-from msgspec import Struct
+from dataclasses import dataclass
 
 from . import charset
 from .charset import CharSet
 from .errors import UnsupportedPattern
-from .memo import memo
 
 
-class Set(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Set:
     ranges: CharSet
 
 
-class Concat(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Concat:
     items: tuple[Regex, ...]
 
 
-class Either(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Either:
     options: tuple[Regex, ...]
 
 
-class Loop(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Loop:
     body: Regex
     min: int
     max: int | None
 
 
-class Anchor(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Anchor:
     """`kind` is one of ^ $ b B."""
 
     kind: str
 
 
-class Look(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Look:
     body: Regex
     ahead: bool
     negative: bool
@@ -53,8 +55,6 @@ DOT = charset.complement(charset.LINE_ENDS)
 MAX_COUNT = 100_000
 MAX_NESTING = 60
 _CONTROL = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
-_SHORT_BOUNDS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
-_BRACKET = re.compile(r"\[(?:\\.|[^\]\\])*\]", re.DOTALL)
 _CLASSES = {"d": charset.DIGIT, "w": charset.WORD, "s": charset.SPACE}
 
 
@@ -119,12 +119,11 @@ class _Parser:
         return Loop(atom, low, high)
 
     def quantifier(self) -> tuple[int, int | None] | None:
-        char = self.peek()
-        if not char or char not in "*+?{":
+        for char, bounds in (("*", (0, None)), ("+", (1, None)), ("?", (0, 1))):
+            if self.take(char):
+                return bounds
+        if self.peek() != "{":
             return None
-        if char != "{":
-            self.at += 1
-            return _SHORT_BOUNDS[char]
         end = self.text.find("}", self.at)
         low, comma, high = self.text[self.at + 1 : end].partition(",") if end > 0 else ("", "", "")
         if not (low.isascii() and low.isdigit()):
@@ -149,7 +148,7 @@ class _Parser:
         self.at += 1
         if char in "^$":
             return Anchor(char)
-        return Set(DOT if char == "." else charset.single(ord(char)))
+        return Set(DOT if char == "." else charset.intersect(charset.of(char), charset.UNIVERSE))
 
     def group(self) -> Regex:
         start = self.at
@@ -202,7 +201,7 @@ class _Parser:
         if char in "pP":
             return self.unicode_property(char == "P")
         point = self.escaped_point(char)
-        return charset.single(point)
+        return charset.intersect(((point, point),), charset.UNIVERSE)
 
     def escaped_point(self, char: str) -> int:
         if char in _CONTROL:
@@ -261,15 +260,6 @@ class _Parser:
         return charset.complement(ranges) if negated else ranges
 
     def bracket(self) -> CharSet:
-        whole = _BRACKET.match(self.text, self.at)
-        if whole is not None and len(whole[0]) < 1_000:
-            with suppress(UnsupportedPattern):  # it is raised below, with its place
-                ranges = _class(whole[0])
-                self.at = whole.end()
-                return ranges
-        return self.brackets()
-
-    def brackets(self) -> CharSet:
         self.at += 1
         negated = self.take("^")
         sets: list[CharSet] = []
@@ -303,13 +293,7 @@ class _Parser:
                 return charset.of("-")
             return self.class_escape()
         self.at += 1
-        return charset.single(ord(char))
-
-
-@memo(lambda ranges, text: 100 + len(text) + 128 * len(ranges), 4_000_000)
-def _class(text: str) -> CharSet:
-    """The set of a bracket expression; patterns repeat theirs a lot."""
-    return _Parser(text).brackets()
+        return charset.intersect(charset.of(char), charset.UNIVERSE)
 
 
 def _single(ranges: CharSet) -> bool:

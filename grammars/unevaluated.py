@@ -7,13 +7,13 @@ branches in each of which that is settled: every anyOf member, for instance, hol
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from . import keywords, strings
+from . import keywords
 from .documents import Place
 from .errors import UnsupportedSchema
+from .strings import StringConstraint
 from .values import (
     EVERYTHING,
     FALSE,
@@ -35,7 +35,8 @@ _APPLICATORS = (
 MAX_NESTING = 40
 
 
-class Seen(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Seen:
     """What has been evaluated: property names, patterns of names, or all; the first `prefix`
     items, those that satisfy one of `contains`, or all."""
 
@@ -187,7 +188,7 @@ def _apply(x: Expander, have: Branches, goal: Goal, keyword: str) -> Branches:
 
 
 def _properties(seen: Seen, goal: Goal) -> Values:
-    names = strings.outside(("p:" + p for p in seen.patterns), seen.names)
+    names = StringConstraint(avoids=frozenset("p:" + p for p in seen.patterns), excluded=seen.names)
     return keywords.typed(objects=(ObjectConstraint(every=((names, goal),)),))
 
 

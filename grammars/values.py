@@ -7,7 +7,7 @@ them, which is what makes recursion through any keyword terminate.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from dataclasses import dataclass
 
 from .numbers import ANY as ANY_NUMBER
 from .numbers import NumberConstraint
@@ -32,7 +32,8 @@ def both(a: Goal, b: Goal) -> Goal:
     return joined
 
 
-class Contains(Struct, frozen=True, cache_hash=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Contains:
     """low..high (None: any number) of the items from index `start` on satisfy `goal`."""
 
     start: int
@@ -41,7 +42,8 @@ class Contains(Struct, frozen=True, cache_hash=True, gc=False):
     high: int | None
 
 
-class ArrayConstraint(Struct, frozen=True, cache_hash=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class ArrayConstraint:
     """Item i satisfies prefix[i], later ones `items`; low..high of them."""
 
     prefix: tuple[Goal, ...] = ()
@@ -55,7 +57,8 @@ class ArrayConstraint(Struct, frozen=True, cache_hash=True, gc=False):
         return self.prefix[index] if index < len(self.prefix) else self.items
 
 
-class ObjectConstraint(Struct, frozen=True, cache_hash=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class ObjectConstraint:
     """`props`: goals of named properties, in order. `every`: each property whose name is in the
     set satisfies the goal. `some`: at least one such property does. low..high properties."""
 
@@ -81,7 +84,8 @@ ANY_ARRAY = ArrayConstraint()
 ANY_OBJECT = ObjectConstraint()
 
 
-class Values(Struct, frozen=True, cache_hash=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Values:
     null: bool = False
     booleans: frozenset[bool] = frozenset()
     numbers: tuple[NumberConstraint, ...] = ()

@@ -23,6 +23,7 @@ from server.api.health import Health
 from server.api.messages import Messages
 from server.api.model_list import ModelList
 from server.api.rerank import Reranking
+from server.api.responses.routes import Responses
 from server.api.stored import StoredCompletions
 from server.api.text import TextTools
 from server.config import ServerConfig
@@ -32,7 +33,6 @@ from server.embedding import EmbeddingModels
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, quote
 from server.middleware import Envelope, error_response
 from server.models import Models
-from server.security import Gate, Hosts, Origins
 from server.store import open_store
 
 
@@ -60,12 +60,13 @@ def create_app(
         Messages(config, dispatcher),
         EmbeddingsApi(config, embedders),
         Reranking(config, embedders),
+        Responses(config, dispatcher, store),
         ModelList(models),
         TextTools(config, dispatcher),
         GrammarTool(config),
         Health(models, record),
     )
-    middleware = [Middleware(Envelope, gate=gate_of(config))]
+    middleware = [Middleware(Envelope, api_keys=config.api_keys)]
     if record is not None:
         middleware.append(Middleware(CrashGuard, record=record))
     return Starlette(
@@ -74,12 +75,6 @@ def create_app(
         exception_handlers={HTTPException: _on_http_exception},
         lifespan=lifespan,
     )
-
-
-def gate_of(config: ServerConfig) -> Gate:
-    """Who gets in, by the settings."""
-    hosts = Hosts.of(config.host, config.allowed_hosts)
-    return Gate(hosts, Origins(config.allowed_origins), config.api_keys)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

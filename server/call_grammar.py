@@ -9,6 +9,7 @@ import grammars
 from grammars import Node, UnsupportedSchema
 from grammars.compiler import schema_node
 from server.chat.plan import CallPlan, FunctionPlan
+from server.custom_tools import PARAMETER
 
 _ID_PATTERN = "[A-Za-z0-9]{9}"
 _DEFINITIONS = ("$defs", "definitions", "$schema", "$id")
@@ -54,6 +55,8 @@ def _call(plan: CallPlan, function: FunctionPlan) -> Node:
 def _arguments(plan: CallPlan, function: FunctionPlan) -> Node:
     if plan.encoded:
         raise UnsupportedSchema("$", "", "this model writes arguments as JSON inside a JSON string")
+    if function.input_grammar is not None:
+        return _custom_input(plan, *function.input_grammar)
     if plan.style in ("json_object", "name_then_json"):
         return schema_node(_as_object(function.schema))[0]
     write, separator = {
@@ -66,6 +69,26 @@ def _arguments(plan: CallPlan, function: FunctionPlan) -> Node:
         for required, key, schema in _properties(function.schema)
     ]
     return _in_order(written, separator)
+
+
+def _custom_input(plan: CallPlan, syntax: str, definition: str) -> Node:
+    """The one argument of a custom tool, held to the tool's own grammar."""
+    if plan.style == "parameters":
+        form = plan.parameters
+        assert form is not None
+        return grammars.sequence(
+            grammars.literal(form.open + PARAMETER + form.after_key),
+            grammars.written_text(syntax, definition, form.close),
+        )
+    if plan.style == "keyed":
+        return grammars.sequence(
+            grammars.literal(f"{PARAMETER}:{plan.quote}"),
+            grammars.written_text(syntax, definition, plan.quote),
+        )
+    text = grammars.written_text(syntax, definition)
+    if plan.style == "python":
+        return grammars.sequence(grammars.literal(f"{PARAMETER}="), text)
+    return grammars.sequence(grammars.literal(f'{{"{PARAMETER}": '), text, grammars.literal("}"))
 
 
 def _as_object(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,18 @@ import msgspec
 from msgspec import Struct
 
 from server.chat.errors import TemplateError
-from server.errors import InvalidRequest, Loc, UnsupportedField, quote
+from server.custom_tools import as_arguments
+from server.errors import InvalidRequest, Loc, UnsupportedField, field_path, quote
 from server.models import ServedModel
 from server.protocol.chat_completions import ChatCompletionRequest
-from server.protocol.messages import ChatMessage, ContentPart, RefusalPart, TextPart
+from server.protocol.messages import (
+    ChatMessage,
+    ContentPart,
+    CustomCall,
+    RefusalPart,
+    TextPart,
+    ToolCall,
+)
 from server.protocol.text import ApplyTemplateRequest
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -112,10 +120,28 @@ def _template_message(message: ChatMessage, loc: Loc) -> dict[str, Any]:
     }
     fields["content"] = _template_content(message.content, (*loc, "content"))
     if message.tool_calls is not None:
-        fields["tool_calls"] = msgspec.to_builtins(message.tool_calls)
+        fields["tool_calls"] = [
+            _template_call(call, (*loc, "tool_calls", index))
+            for index, call in enumerate(message.tool_calls)
+        ]
     if message.function_call is not None:
         fields["function_call"] = msgspec.to_builtins(message.function_call)
     return fields
+
+
+def _template_call(call: ToolCall, loc: Loc) -> dict[str, Any]:
+    """A call of a custom tool becomes one of the function that stands for it."""
+    fields: dict[str, Any] = {"id": call.id, "type": "function"}
+    if isinstance(call.custom, CustomCall):
+        arguments = as_arguments(call.custom.input)
+        return {**fields, "function": {"name": call.custom.name, "arguments": arguments}}
+    if not call.function.name:
+        raise InvalidRequest(
+            f"{field_path(loc[1:])}.function.name is missing",
+            loc=(*loc, "function", "name"),
+            code="missing_required_parameter",
+        )
+    return {**fields, "type": call.type, "function": msgspec.to_builtins(call.function)}
 
 
 def _template_content(content: str | list[ContentPart] | None, loc: Loc) -> Any:

@@ -49,12 +49,15 @@ RANGES = {
     "n": Range(1, 128),
     "top_logprobs": Range(0, 20),
     "reasoning_budget": Range(0, None),
+    "max_output_tokens": Range(1, None),
+    "max_tool_calls": Range(1, None),
 }
 CHOICES = {
     "context_length_exceeded_behavior": ("truncate", "error"),
     "prompt_cache_retention": ("in-memory", "in_memory", "24h"),
     "service_tier": ("auto", "default", "flex", "priority"),
     "verbosity": ("low", "medium", "high"),
+    "truncation": ("auto", "disabled"),
     "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
 }
 LOGIT_BIAS = Range(-100, 100)

@@ -64,7 +64,6 @@ def run_server(
         uvicorn.Config(
             create_app(config, models, record),
             http="httptools",
-            ws="none",
             loop="none",
             lifespan="on",
             log_config=None,

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from server.custom_tools import read_custom
 from server.errors import InvalidRequest, Loc, UnsupportedField, quote
 from server.protocol.chat_completions import ChatCompletionRequest
 
@@ -24,6 +25,8 @@ class Toolset(Struct, frozen=True):
     parallel: bool = True
     legacy: bool = False
     """The request speaks of functions: so does the answer."""
+    customs: frozenset[str] = frozenset()
+    """Names of the custom tools among them."""
 
 
 def read_toolset(wire: ChatCompletionRequest) -> Toolset | None:
@@ -39,12 +42,22 @@ def read_toolset(wire: ChatCompletionRequest) -> Toolset | None:
         _refuse_choice(field, choice, "tools")
         return None
     by_name = _by_name(offered, legacy)
+    customs = frozenset(
+        name
+        for name, tool in zip(by_name, offered, strict=True)
+        if not legacy and tool.get("type") == "custom"
+    )
     parallel = wire.parallel_tool_calls is not False and not legacy
     if choice == "none":
         return Toolset(legacy=legacy)
     names, must_call = _choice(choice, (*by_name,), ("body", field))
     return Toolset(
-        tuple(by_name.values()), tuple(by_name[name] for name in names), must_call, parallel, legacy
+        offered=tuple(shown for shown, _ in by_name.values()),
+        callable=tuple(by_name[name][1] for name in names),
+        must_call=must_call,
+        parallel=parallel,
+        legacy=legacy,
+        customs=customs,
     )
 
 
@@ -55,19 +68,16 @@ def _refuse_choice(field: str, choice: Any, missing: str) -> None:
         )
 
 
-def _by_name(tools: Sequence[Any], legacy: bool) -> dict[str, dict[str, Any]]:
-    """Each tool checked, in order, by the name of its function."""
-    by_name: dict[str, dict[str, Any]] = {}
+_Definition = dict[str, Any]
+
+
+def _by_name(tools: Sequence[Any], legacy: bool) -> dict[str, tuple[_Definition, _Definition]]:
+    """Each tool checked, in order, by the name of its function: as shown, as constrained."""
+    by_name: dict[str, tuple[_Definition, _Definition]] = {}
     for index, tool in enumerate(tools):
         loc: Loc = ("body", "functions" if legacy else "tools", index)
-        if tool.get("type", "function") != "function":
-            raise UnsupportedField(
-                f"a tool of type {quote(tool['type'])} is not supported; function is",
-                loc=(*loc, "type"),
-            )
-        function = tool.get("function")
+        function, constrained, at = _function(tool, legacy, loc)
         name = function.get("name") if isinstance(function, Mapping) else None
-        at = (*loc, "name") if legacy else (*loc, "function", "name")
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS:
             raise InvalidRequest(
                 f"a function needs a name of 1 to {MAX_NAME_CHARS} characters, not {quote(name)}",
@@ -82,8 +92,25 @@ def _by_name(tools: Sequence[Any], legacy: bool) -> dict[str, dict[str, Any]]:
                 f"parameters must be a JSON schema, but is {quote(parameters)}",
                 loc=(*at[:-1], "parameters"),
             )
-        by_name[name] = {"type": "function", "function": dict(function)}
+        by_name[name] = (
+            {"type": "function", "function": dict(function)},
+            {"type": "function", "function": dict(constrained)},
+        )
     return by_name
+
+
+def _function(tool: Mapping[str, Any], legacy: bool, loc: Loc) -> tuple[Any, Any, Loc]:
+    """The function of a tool as shown and as constrained, and where its name stands."""
+    kind = tool.get("type", "function")
+    if kind == "custom":
+        return *read_custom(tool, loc), (*loc, "custom", "name")
+    if kind != "function":
+        raise UnsupportedField(
+            f"a tool of type {quote(kind)} is not supported; function and custom are",
+            loc=(*loc, "type"),
+        )
+    function = tool.get("function")
+    return function, function, (*loc, "name") if legacy else (*loc, "function", "name")
 
 
 def _choice(choice: Any, names: tuple[str, ...], loc: Loc) -> tuple[tuple[str, ...], bool]:
@@ -95,7 +122,7 @@ def _choice(choice: Any, names: tuple[str, ...], loc: Loc) -> tuple[tuple[str, .
     if isinstance(choice, Mapping):
         if choice.get("type") == "allowed_tools":
             return _allowed(choice.get("allowed_tools", choice), names, loc)
-        function = choice.get("function", choice)
+        function = choice.get("function", choice.get("custom", choice))
         name = function.get("name") if isinstance(function, Mapping) else None
         if isinstance(name, str):
             return (_known(name, names, loc),), True
@@ -116,7 +143,8 @@ def _allowed(allowed: Any, names: tuple[str, ...], loc: Loc) -> tuple[tuple[str,
         )
     chosen = []
     for tool in listed:
-        function = tool.get("function", tool) if isinstance(tool, Mapping) else {}
+        named: Any = tool if isinstance(tool, Mapping) else {}
+        function = named.get("function", named.get("custom", named))
         chosen.append(_known(str(function.get("name")), names, loc))
     return tuple(dict.fromkeys(chosen)), mode == "required"
 

@@ -13,6 +13,7 @@ from engine.request import Event, FinishReason, RequestDone, RequestFailed, Toke
 from server import sse
 from server.api.chat_call import ChatCall
 from server.chat import deltas as chat
+from server.custom_tools import InputReader
 from server.dispatch import Admission, Submitted, Trail
 from server.errors import error_body
 from server.generation import GeneratedChoice
@@ -23,6 +24,7 @@ from server.protocol.chat_completions import (
     ChunkChoice,
     ChunkHead,
     CompletionTokensDetails,
+    CustomDelta,
     Delta,
     ExtraFields,
     FunctionDelta,
@@ -34,6 +36,7 @@ from server.protocol.chat_completions import (
     TopLogprob,
     Usage,
 )
+from server.protocol.messages import CustomCall, CustomToolCall, ToolCall
 
 LOWEST_LOGPROB = -9999.0
 """Stands for −inf, which JSON does not have; the value that OpenAI sends."""
@@ -74,6 +77,8 @@ class ChunkEncoder:
         self._head = b"data: " + head[:-1] + b',"choices":['
         self._tail = b"]" + usage + b"}\n\n"
         self._readers = [call.new_reader(index) for index in range(call.request.n)]
+        self._inputs: dict[tuple[int, int], InputReader] = {}
+        """Of the custom tools' calls: by choice and number of the call."""
 
     def opening(self) -> bytes:
         """The role of each choice."""
@@ -93,7 +98,7 @@ class ChunkEncoder:
     def _output(self, output: TokenOutput) -> bytes:
         index = output.index
         reader, legacy = self._readers[index], self._call.legacy_functions
-        chunks = [ChunkChoice(index, _delta(delta, legacy)) for delta in reader.read(output)]
+        chunks = [ChunkChoice(index, self._delta(index, delta)) for delta in reader.read(output)]
         if output.logprobs:
             chunks = chunks or [ChunkChoice(index, Delta(content=""))]
             chunks[-1].logprobs = token_logprobs(output.logprobs)
@@ -102,6 +107,15 @@ class ChunkEncoder:
             end = ChunkChoice(index, Delta(), None, reason, output.stop_reason)
             chunks.append(end)
         return b"".join(map(self._chunk, chunks))
+
+    def _delta(self, choice: int, delta: chat.Delta) -> Delta:
+        if isinstance(delta, chat.CallDelta):
+            key = (choice, delta.index)
+            if delta.name in self._call.customs:
+                self._inputs[key] = InputReader()
+            if reader := self._inputs.get(key):
+                return _custom_delta(delta, reader.read(delta.arguments))
+        return _delta(delta, self._call.legacy_functions)
 
     def _chunk(self, choice: ChunkChoice) -> bytes:
         return b"".join((self._head, _encoder.encode(choice), self._tail))
@@ -208,14 +222,39 @@ def _call_delta(delta: chat.CallDelta, legacy: bool) -> Delta:
     )
 
 
+def _custom_delta(delta: chat.CallDelta, text: str) -> Delta:
+    first = bool(delta.id)
+    return Delta(
+        tool_calls=[
+            ToolCallDelta(
+                index=delta.index,
+                id=delta.id if first else UNSET,
+                type="custom" if first else UNSET,
+                custom=CustomDelta(name=delta.name or UNSET, input=text),
+            )
+        ]
+    )
+
+
+def tool_call(call: ToolCall, customs: frozenset[str]) -> ToolCall | CustomToolCall:
+    """A call as it is answered: a custom tool's with its one argument as plain text."""
+    function = call.function
+    if function.name not in customs:
+        return call
+    reader = InputReader()
+    text = reader.read(str(function.arguments)) + reader.finish()
+    return CustomToolCall(id=call.id, custom=CustomCall(function.name, text))
+
+
 def _choice(index: int, choice: GeneratedChoice, call: ChatCall) -> Choice:
     wants_logprobs = call.request.logprobs is not None
     calls, legacy = choice.calls, call.legacy_functions
+    given = [tool_call(each, call.customs) for each in calls]
     return Choice(
         index=index,
         message=AssistantMessage(
             content=None if calls and not choice.content else choice.content,
-            tool_calls=calls if calls and not legacy else UNSET,
+            tool_calls=given if given and not legacy else UNSET,
             function_call=calls[0].function if calls and legacy else UNSET,
             reasoning_content=choice.reasoning or UNSET,
             reasoning=choice.reasoning or UNSET,

@@ -37,6 +37,8 @@ class ChatCall(Struct, frozen=True, kw_only=True):
     stream: bool
     include_usage: bool
     legacy_functions: bool
+    customs: frozenset[str]
+    """Names of the custom tools: their calls carry a text instead of arguments."""
     ignored: tuple[str, ...]
     """What a schema mentions and nothing enforces: formats that are annotations."""
 
@@ -87,6 +89,7 @@ async def prepare_chat(
         stream=bool(wire.stream),
         include_usage=include_usage(wire),
         legacy_functions=toolset is not None and toolset.legacy,
+        customs=toolset.customs if toolset is not None else frozenset(),
         ignored=output.ignored if output is not None else (),
     )
 

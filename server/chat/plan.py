@@ -20,6 +20,7 @@ class FunctionPlan(Struct, frozen=True):
     name: str
     pieces: tuple[Piece, ...]
     schema: Mapping[str, Any]
+    input_grammar: tuple[str, str] | None = None  # of a custom tool: (syntax, definition)
 
 
 class CallPlan(Struct, frozen=True):
@@ -97,7 +98,8 @@ def _function(syntax: CallSyntax, function: Mapping[str, Any]) -> FunctionPlan:
             pieces.append(Piece(text))
     schema = function.get("parameters")
     empty: Mapping[str, Any] = {"type": "object", "properties": {}}
-    return FunctionPlan(name, tuple(pieces), schema if isinstance(schema, Mapping) else empty)
+    schema = schema if isinstance(schema, Mapping) else empty
+    return FunctionPlan(name, tuple(pieces), schema, function.get("input_grammar"))
 
 
 def special_markers(learned: Learned, calls: Sequence[CallSyntax]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from server.protocol.messages import ChatMessage, FunctionCall, ToolCall
+from server.protocol.messages import ChatMessage, CustomToolCall, FunctionCall, ToolCall
 from server.protocol.options import GenerationOptions
 
 
@@ -77,7 +77,7 @@ class AssistantMessage(Struct, kw_only=True):
     content: str | None
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
-    tool_calls: list[ToolCall] | UnsetType = UNSET
+    tool_calls: list[ToolCall | CustomToolCall] | UnsetType = UNSET
     function_call: FunctionCall | UnsetType = UNSET
     refusal: str | None = None
     annotations: list[Any] = []
@@ -176,13 +176,21 @@ class FunctionDelta(Struct, kw_only=True):
     arguments: str
 
 
+class CustomDelta(Struct, kw_only=True):
+    """The name comes once, the input of a custom tool in fragments to be joined."""
+
+    name: str | UnsetType = UNSET
+    input: str
+
+
 class ToolCallDelta(Struct, kw_only=True):
     """A fragment of the call number `index`; id and type come with the first one."""
 
     index: int
     id: str | UnsetType = UNSET
     type: str | UnsetType = UNSET
-    function: FunctionDelta
+    function: FunctionDelta | UnsetType = UNSET
+    custom: CustomDelta | UnsetType = UNSET
 
 
 class Delta(Struct, kw_only=True):

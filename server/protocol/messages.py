@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, field
 
 
 class TextPart(Struct, tag="text", tag_field="type"):
@@ -47,12 +47,31 @@ class FunctionCall(Struct):
     arguments: str | dict[str, Any] | None = None
 
 
-class ToolCall(Struct):
-    """An assistant's call of a tool in an earlier turn."""
+class CustomCall(Struct):
+    """A call of a custom tool: its input is any text."""
 
-    function: FunctionCall
+    name: str
+    input: str
+
+
+class ToolCall(Struct):
+    """An assistant's call of a tool in an earlier turn.
+
+    A call of a custom tool has `custom` instead of `function`, which is nameless then.
+    """
+
+    function: FunctionCall = field(default_factory=lambda: FunctionCall(""))
     id: str | None = None
     type: str | None = "function"
+    custom: CustomCall | UnsetType = UNSET
+
+
+class CustomToolCall(Struct, kw_only=True):
+    """A call of a custom tool in an answer."""
+
+    id: str | None
+    type: Literal["custom"] = "custom"
+    custom: CustomCall
 
 
 class ChatMessage(Struct):

@@ -1,0 +1,80 @@
+"""A response as server-sent events, kept in the store before its last one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+
+import msgspec
+
+from engine.request import Event, RequestDone, RequestFailed, TokenOutput
+from server import sse
+from server.api.responses.answer import Answer
+from server.api.responses.call import ResponseCall
+from server.api.responses.history import History
+from server.errors import error_body
+from server.protocol.response_events import StreamEvent, event_name
+
+_encoder = msgspec.json.Encoder()
+
+
+class ResponseEncoder:
+    """Each event by its name; after `completed`, `incomplete` or `failed` nothing follows."""
+
+    def __init__(self, call: ResponseCall, history: History) -> None:
+        self._call = call
+        self._history = history
+        self._answer = Answer(call)
+        self._last = b""
+
+    def opening(self) -> bytes:
+        """created and in_progress."""
+        return _encoded(self._answer.begin())
+
+    def feed(self, event: Event) -> bytes:
+        """The events of one step."""
+        match event:
+            case TokenOutput():
+                return _encoded(self._answer.read(event))
+            case RequestFailed():
+                return _encoded(self._answer.fail(event.error))
+            case RequestDone():
+                return self._last
+
+    async def settle(self, done: RequestDone) -> None:
+        """Before `done` is fed: who reads the last event finds the response stored."""
+        event = self._answer.end(done)
+        event.response = await self._history.keep(self._call, event.response)
+        self._last = _encoded([event])
+
+
+class SettledStream:
+    """The engine's events, the last one once the encoder has settled."""
+
+    def __init__(self, stream: sse.EventSource, encoder: ResponseEncoder) -> None:
+        self._stream = stream
+        self._encoder = encoder
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        async for event in self._stream:
+            if isinstance(event, RequestDone):
+                await self._encoder.settle(event)
+            yield event
+
+    def cancel(self) -> None:
+        """As the engine's own."""
+        self._stream.cancel()
+
+
+def stream_error(error: Exception) -> bytes:
+    """A request that was refused while its model loaded: there is no response to fail."""
+    body = error_body(error)
+    info = body.error
+    fields = {"code": info.code, "message": info.message, "param": info.param, "error": info}
+    return sse.event(_encoder.encode({"type": "error", "sequence_number": 0, **fields}), "error")
+
+
+FRAMING = sse.Framing(error=stream_error)
+
+
+def _encoded(events: Iterable[StreamEvent]) -> bytes:
+    return b"".join(sse.event(_encoder.encode(event), event_name(event)) for event in events)
