@@ -303,7 +303,7 @@ def test_unknown_fields_are_listed(client: OpenAI) -> None:
 
 
 def test_timings(client: OpenAI) -> None:
-    extra = ask(client).model_extra
+    extra = ask(client, messages=messages("How fast is light?")).model_extra
     assert extra is not None
     timings = extra["timings"]
     assert timings["predicted_n"] == 8
