@@ -27,6 +27,7 @@ from server.api.responses.routes import Responses
 from server.api.stored import StoredCompletions
 from server.api.text import TextTools
 from server.config import ServerConfig
+from server.connection import WriteTimeout
 from server.crashes import CrashGuard, CrashRecord
 from server.dispatch import Dispatcher
 from server.embedding import EmbeddingModels
@@ -66,7 +67,10 @@ def create_app(
         GrammarTool(config),
         Health(models, record),
     )
-    middleware = [Middleware(Envelope, api_keys=config.api_keys)]
+    middleware = [
+        Middleware(Envelope, api_keys=config.api_keys),
+        Middleware(WriteTimeout, seconds=config.write_timeout),
+    ]
     if record is not None:
         middleware.append(Middleware(CrashGuard, record=record))
     return Starlette(

@@ -76,6 +76,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Seconds of silence after which a stream carries a comment."""
     drain_timeout: float = 30.0
     """Seconds that running requests get after SIGTERM."""
+    write_timeout: float = 120.0
+    """Seconds after which a client that reads nothing of its answer is dropped."""
     supervise: bool = True
     """A parent keeps the socket and starts a new worker when native code kills one."""
     store: Path | None = None
@@ -94,6 +96,7 @@ SERVER_FIELDS = (
     "max_body_bytes",
     "keepalive",
     "drain_timeout",
+    "write_timeout",
     "supervise",
     "store",
     "store_mib",

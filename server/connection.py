@@ -7,11 +7,34 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from starlette.types import Receive
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class ClientDisconnected(Exception):
     """The client hung up before its answer was complete; nothing is sent any more."""
+
+
+class SlowReader(ClientDisconnected):
+    """The client is connected, but takes nothing of its answer any more."""
+
+
+class WriteTimeout:
+    """ASGI: drops a client that leaves an answer unread. Until then at most what fits the
+    transport's buffer is held for it: whoever sends waits."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await send(message)
+            except TimeoutError:
+                raise SlowReader(f"nothing was read for {self._seconds:g} s") from None
+
+        await self._app(scope, receive, send_in_time)
 
 
 class Attendance:
@@ -63,12 +86,17 @@ class Attendance:
                 async with asyncio.timeout_at(self._deadline()):
                     message = await self._receive()
             except TimeoutError:
-                await self._break_silence()
+                try:
+                    await self._break_silence()
+                except ClientDisconnected:
+                    return self._leave()
                 continue
             if message["type"] == "http.disconnect":
-                self._gone = True
-                self._task.cancel()
-                return
+                return self._leave()
+
+    def _leave(self) -> None:
+        self._gone = True
+        self._task.cancel()
 
     def _deadline(self) -> float | None:
         return None if self._keepalive is None else self._last_word + self._keepalive

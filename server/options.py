@@ -183,6 +183,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_body_bytes", "server", integer(1024), "largest request body"),
     Option("keepalive", "server", number(0.1), "seconds of silence until a stream gets a comment"),
     Option("drain_timeout", "server", number(0), "seconds that running requests get at shutdown"),
+    Option("write_timeout", "server", number(0.1), "seconds until who reads nothing is dropped"),
     Option("supervise", "server", SWITCH, "start again after a crash of native code"),
     Option("store", "server", PATH, "file that stored answers are kept in"),
     Option("store_mib", "server", integer(0), "most that is stored; the oldest make room; 0: none"),

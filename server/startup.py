@@ -13,6 +13,8 @@ from engine.memory import check_memory
 from server.config import ServerConfig
 
 BACKLOG = 2048
+KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""Seconds of silence, seconds between probes, probes without an answer."""
 SPIN_COUNT = "2000"
 """Spins of an idle OpenMP thread: as fast as the default alone, 18 times it with a neighbour."""
 
@@ -44,6 +46,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        detect_dead_peers(listener)
         listener.bind(address)
         listener.listen(BACKLOG)
     except (OSError, UnicodeError) as error:
@@ -51,6 +54,15 @@ def bind(host: str, port: int) -> socket.socket:
         raise StartError(f"cannot listen on {host}:{port}: {reason}") from error
     listener.setblocking(False)
     return listener
+
+
+def detect_dead_peers(listener: socket.socket) -> None:
+    """A peer that vanished without a word (sleep, cable, NAT) is noticed within two minutes; the
+    sockets that are accepted take this over from the listener."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE_OPTIONS:
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def url(listener: socket.socket) -> str:

@@ -39,6 +39,8 @@ class Supervisor:
         self._record = record
         self._worker = 0
         self._stopping = False
+        self._deaths: list[float] = []
+        """On the monotonic clock: the other one may jump."""
 
     def run(self) -> int | None:
         """Start a worker; another whenever one is killed by a signal that nobody sent for."""
@@ -81,14 +83,15 @@ class Supervisor:
         if not was_ready and len(self._record.crashes) == 1:
             sys.stderr.write(f"error: loading the model was ended by {crash.cause}\n")
             return LOAD_FAILED
+        self._deaths.append(time.monotonic())
         if self._too_many():
             log.error("%d workers died within %.0f s: giving up", CRASHES, PERIOD)
             return GAVE_UP
         return None
 
     def _too_many(self) -> bool:
-        recent = [crash for crash in self._record.crashes if time.time() - crash.at < PERIOD]
-        return len(recent) >= CRASHES
+        now = time.monotonic()
+        return sum(now - death < PERIOD for death in self._deaths) >= CRASHES
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
         if number != getattr(signal, "SIGHUP", None):
