@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from server.api.chat import ChatCompletions
+from server.api.completions import Completions
 from server.api.embeddings import EmbeddingsApi
 from server.api.grammar import GrammarTool
 from server.api.health import Health
@@ -58,6 +59,7 @@ def create_app(
     apis = (
         ChatCompletions(config, dispatcher, store),
         StoredCompletions(config, store),
+        Completions(config, dispatcher),
         Messages(config, dispatcher),
         EmbeddingsApi(config, embedders),
         Reranking(config, embedders),

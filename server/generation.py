@@ -20,6 +20,8 @@ class GeneratedChoice:
         self._reasoning: list[str] = []
         self._calls: list[ToolCall] = []
         self.logprobs: list[TokenLogprob] = []
+        self.prompt_logprobs: list[TokenLogprob] = []
+        """Of the prompt before it, where they were asked for: the first choice has them."""
         self.finish_reason = FinishReason.STOP
         self.stop_reason: str | int | None = None
 
@@ -61,6 +63,7 @@ class GeneratedChoice:
                 case CallDelta():
                     self._add_call(delta)
         self.logprobs += output.logprobs
+        self.prompt_logprobs += output.prompt_logprobs
         if output.finish_reason is not None:
             self.finish_reason = output.finish_reason
             self.stop_reason = output.stop_reason

@@ -47,6 +47,7 @@ RANGES = {
     "frequency_penalty": Range(-2, 2),
     "repetition_penalty": Range(0, 2, open_low=True),
     "n": Range(1, 128),
+    "best_of": Range(1, 128),
     "top_logprobs": Range(0, 20),
     "reasoning_budget": Range(0, None),
     "max_output_tokens": Range(1, None),

@@ -6,6 +6,8 @@ import ctypes
 import threading
 from collections.abc import Iterable
 
+from msgspec import Struct
+
 from engine.errors import EngineUnavailable, InvalidToken
 from engine.llama.library import library
 
@@ -41,6 +43,14 @@ class Lease:
             self._changed.wait_for(lambda: not self._users)
 
 
+class InfillTokens(Struct, frozen=True):
+    """What marks the parts of a text with a gap; the model writes after `middle`."""
+
+    prefix: int
+    suffix: int
+    middle: int
+
+
 class Tokenizer:
     """The vocabulary of one model. It never changes, so any thread may call it until `close`."""
 
@@ -56,6 +66,11 @@ class Tokenizer:
         self._sep: int = self._api.llama_vocab_sep(vocab)
         self._adds_eos: bool = self._api.llama_vocab_get_add_eos(vocab)
         self._adds_sep: bool = self._api.llama_vocab_get_add_sep(vocab) and self._sep >= 0
+        marks = [
+            getattr(self._api, f"llama_vocab_fim_{part}")(vocab) for part in ("pre", "suf", "mid")
+        ]
+        self.infill = InfillTokens(*marks) if min(marks) >= 0 else None
+        """None where the vocabulary has no tokens for infilling."""
         is_eog = self._api.llama_vocab_is_eog
         get_attr = self._api.llama_vocab_get_attr
         attributes = [get_attr(vocab, token) for token in range(self.n_vocab)]

@@ -17,6 +17,7 @@ from server.constraints import OutputGrammar, Thought, Wanted, read_response_for
 from server.errors import InvalidRequest, UnsupportedField, quote
 from server.models import ServedModel
 from server.protocol.chat_completions import ChatCompletionRequest
+from server.protocol.completions import CompletionRequest
 from server.tools import Toolset, read_toolset
 
 UNSERVED = ("prediction", "audio", "web_search_options")
@@ -156,7 +157,7 @@ def top_logprobs(wire: ChatCompletionRequest) -> int | None:
     return None
 
 
-def include_usage(wire: ChatCompletionRequest) -> bool:
+def include_usage(wire: ChatCompletionRequest | CompletionRequest) -> bool:
     """Whether the stream ends with a chunk of token counts."""
     if wire.stream_options is None:
         return False

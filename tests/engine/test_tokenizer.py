@@ -8,9 +8,10 @@ import pytest
 
 from engine.engine import Engine
 from engine.errors import EngineUnavailable
-from engine.llama.tokenizer import Lease
+from engine.llama.tokenizer import InfillTokens, Lease
 from engine.settings import ModelSettings
 from server.packages import find_gguf
+from tests.engine.tiny_models import write
 
 
 def test_a_lease_ends_when_the_last_user_has_left():
@@ -46,3 +47,12 @@ def test_a_model_is_freed_while_its_trie_is_built():
     engine.close()
     with pytest.raises(EngineUnavailable):
         engine.tokenizer.encode("too late")
+
+
+def test_infill_tokens_are_those_of_the_file(tmp_path):
+    with_gap = Engine.load(ModelSettings(path=write(tmp_path / "gap.gguf", "infill"), threads=1))
+    assert with_gap.tokenizer.infill == InfillTokens(prefix=3, suffix=4, middle=5)
+    with_gap.close()
+    without = Engine.load(ModelSettings(path=write(tmp_path / "a.gguf", "attention"), threads=1))
+    assert without.tokenizer.infill is None
+    without.close()

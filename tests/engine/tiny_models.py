@@ -17,7 +17,7 @@ EMBEDDING, LAYERS, HEADS, FEED_FORWARD = 32, 2, 2, 64
 def write(path: Path, kind: str, pooling: gguf.PoolingType | None = None) -> Path:
     """Write a model whose memory is `attention`, `window`, `recurrent` or `hybrid`; with
     `pooling` one that embeds."""
-    architecture, build = KINDS[kind]
+    architecture, build = (KINDS | OTHERS)[kind]
     writer = gguf.GGUFWriter(path, architecture)
     common(writer)
     if pooling is not None:
@@ -178,9 +178,17 @@ def hybrid(writer: gguf.GGUFWriter, tensors: Shapes) -> None:
     }
 
 
+def infill(writer: gguf.GGUFWriter, tensors: Shapes) -> None:
+    """With three tokens that mark the parts of a text with a gap."""
+    attention(writer, tensors)
+    for token, part in enumerate(("pre", "suf", "mid"), start=3):
+        writer.add_uint32(f"tokenizer.ggml.fim_{part}_token_id", token)
+
+
 KINDS = {
     "attention": ("llama", attention),
     "window": ("gemma3", sliding_window),
     "recurrent": ("mamba", recurrent),
     "hybrid": ("lfm2", hybrid),
 }
+OTHERS = {"infill": ("llama", infill)}

@@ -56,6 +56,8 @@ class FakeTokenizer:
     n_vocab = N_VOCAB
     adds_bos = False
     bos = -1
+    eos = 2
+    infill = None
     control = frozenset(range(0xE000, 0xF900))
     end_of_generation = frozenset({2})
 
