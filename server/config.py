@@ -72,6 +72,10 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     """Cap on max_tokens where a request names none; None: what is left of the context."""
     max_body_bytes: int = 32 * 1024 * 1024
+    max_connections: int = 512
+    """Open at once; under the 1,024 files that a process may usually have open."""
+    max_connections_per_client: int = 256
+    """Of one address."""
     keepalive: float = 15.0
     """Seconds of silence after which a stream carries a comment."""
     drain_timeout: float = 30.0
@@ -94,6 +98,8 @@ SERVER_FIELDS = (
     "cache_dir",
     "max_tokens",
     "max_body_bytes",
+    "max_connections",
+    "max_connections_per_client",
     "keepalive",
     "drain_timeout",
     "write_timeout",

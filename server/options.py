@@ -181,6 +181,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("cache_dir", "server", PATH, "where measurements are kept"),
     Option("max_tokens", "server", COUNT, "completion tokens where a request names no limit"),
     Option("max_body_bytes", "server", integer(1024), "largest request body"),
+    Option("max_connections", "server", COUNT, "connections that may be open at once"),
+    Option("max_connections_per_client", "server", COUNT, "and of these, from one address"),
     Option("keepalive", "server", number(0.1), "seconds of silence until a stream gets a comment"),
     Option("drain_timeout", "server", number(0), "seconds that running requests get at shutdown"),
     Option("write_timeout", "server", number(0.1), "seconds until who reads nothing is dropped"),

@@ -15,6 +15,7 @@ import uvicorn
 
 from server.app import create_app
 from server.config import ServerConfig
+from server.connections import Limits, guarded
 from server.crashes import CrashRecord
 from server.loader import Loader
 from server.models import Models
@@ -60,10 +61,15 @@ def run_server(
 ) -> int:
     """Serve until stopped; returns the exit code. `record` is the supervisor's, if there is one."""
     models = Models(config.models, loader)
+    limits = Limits(
+        connections=config.max_connections,
+        connections_per_client=config.max_connections_per_client,
+    )
     server = Server(
         uvicorn.Config(
             create_app(config, models, record),
-            http="httptools",
+            http=guarded(limits),
+            ws="none",
             loop="none",
             lifespan="on",
             log_config=None,
