@@ -23,6 +23,7 @@ from server.api.grammar import GrammarTool
 from server.api.health import Health
 from server.api.messages import Messages
 from server.api.model_list import ModelList
+from server.api.ollama import OllamaEmbeddings, OllamaGeneration, OllamaListing
 from server.api.rerank import Reranking
 from server.api.responses.routes import Responses
 from server.api.stored import StoredCompletions
@@ -64,6 +65,9 @@ def create_app(
         EmbeddingsApi(config, embedders),
         Reranking(config, embedders),
         Responses(config, dispatcher, store),
+        OllamaGeneration(config, models, dispatcher),
+        OllamaEmbeddings(config, models, embedders),
+        OllamaListing(config, models),
         ModelList(models),
         TextTools(config, dispatcher),
         GrammarTool(config),

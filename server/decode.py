@@ -42,11 +42,15 @@ class JsonBody(Generic[T]):
         Raises UnsupportedMediaType, BodyTooLarge (over `limit` bytes), InvalidRequest,
         CrashedBefore and ClientDisconnected.
         """
-        _check_content_type(request)
+        self.check_media(request)
         body = await _read_bytes(request, limit)
         if flight := request.scope.get("flight"):
             flight.enter(body)
         return self.decode(body)
+
+    def check_media(self, request: Request) -> None:
+        """Whether the body may be JSON. Raises UnsupportedMediaType."""
+        check_content_type(request)
 
     def decode(self, body: bytes) -> tuple[T, list[str]]:
         """As `read`, from bytes."""
@@ -73,7 +77,8 @@ class JsonBody(Generic[T]):
         raise _invalid(error, loc, document) from None
 
 
-def _check_content_type(request: Request) -> None:
+def check_content_type(request: Request) -> None:
+    """Raises UnsupportedMediaType."""
     content_type = request.headers.get("content-type", "")
     media = content_type.partition(";")[0].strip().lower()
     if media != "application/json" and not media.endswith("+json"):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import msgspec
 
 from engine.errors import ContextLengthExceeded
-from server.errors import error_body, fate_of, field_path, loc_of, message_of
+from server.errors import ApiError, error_body, fate_of, field_path, loc_of, message_of
 from server.protocol import anthropic_answer as anthropic
+from server.protocol import ollama
 
 ErrorWords = Callable[[Exception, str], object]
 """An error and the request's id → the body that tells of it."""
@@ -48,7 +49,17 @@ def anthropic_error(error: Exception, request_id: str) -> anthropic.ErrorBody:
     return anthropic.ErrorBody(anthropic.ErrorInfo(kind, message), request_id)
 
 
-DIALECTS: tuple[tuple[str, ErrorWords], ...] = (("/v1/messages", anthropic_error),)
+def ollama_error(error: Exception, request_id: str) -> ollama.ErrorBody:
+    """One sentence, with the place; the engine knows places of the other API only."""
+    message, loc = message_of(error), error.loc if isinstance(error, ApiError) else ()
+    path = field_path(loc[1:]) if loc[:1] == ("body",) else ""
+    return ollama.ErrorBody(message if path in message else f"{path}: {message}")
+
+
+DIALECTS: tuple[tuple[str, ErrorWords], ...] = (
+    ("/v1/messages", anthropic_error),
+    ("/api/", ollama_error),
+)
 """Beginnings of paths that do not speak as OpenAI does."""
 
 

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
+from msgspec import Raw
 from starlette.requests import Request
 
 from engine.embedding import EmbeddingRequest, Embeddings, Rows
@@ -20,6 +22,11 @@ from server.conversation import INLINE_CHARS
 from server.dispatch import Dispatcher
 from server.errors import InvalidRequest, Loc, WrongTask
 from server.models import Models, ServedModel
+
+INLINE_FLOATS = 20_000
+"""Answers up to this size are written on the event loop."""
+
+_encoder = msgspec.json.Encoder()
 
 Encode = Callable[[str], list[int]]
 
@@ -102,6 +109,18 @@ def normalized(rows: Rows, dimensions: int | None = None) -> Rows:
     rows = rows[:, :dimensions]
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)
+
+
+def numbers(row: Rows) -> Raw:
+    """A row as a JSON array."""
+    return Raw(_encoder.encode(row.tolist()))
+
+
+async def written(rows: Rows) -> list[Raw]:
+    """Each row as a JSON array; many of them are written in a thread."""
+    if rows.size <= INLINE_FLOATS:
+        return list(map(numbers, rows))
+    return await asyncio.to_thread(lambda: list(map(numbers, rows)))
 
 
 def check_dimensions(dimensions: int | None, model: ServedModel) -> None:

@@ -6,6 +6,7 @@ ApiError                     errors of the front end; `loc` is the path of the f
 ├── InvalidApiKey
 ├── ModelNotFound
 ├── WrongTask                the model is made for something else
+├── NotManaged               a route that would change which models there are
 ├── CrashedBefore            it was there each time that native code killed the server
 ├── NotFound                 no such route, or nothing stored under this id
 ├── MethodNotAllowed
@@ -75,6 +76,10 @@ _ABILITIES = {
 }
 
 
+class NotManaged(ApiError):
+    """Models are files and settings here: no request adds or removes one."""
+
+
 class NotFound(ApiError):
     """No route at this path, or nothing stored under this id."""
 
@@ -117,6 +122,7 @@ FATES: dict[type[Exception], Fate] = {
     ModelNotFound: Fate(404, _REQUEST, "model_not_found"),
     WrongTask: Fate(400, _REQUEST, "model_not_supported"),
     CrashedBefore: Fate(400, _REQUEST, "crashed_before"),
+    NotManaged: Fate(501, _REQUEST, "not_implemented"),
     NotFound: Fate(404, _REQUEST, "not_found"),
     MethodNotAllowed: Fate(405, _REQUEST, "method_not_allowed"),
     BodyTooLarge: Fate(413, _REQUEST, "request_too_large"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
+from collections.abc import Sequence
 
-import msgspec
 from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,10 +27,6 @@ from server.protocol.embeddings import (
 )
 
 FORMATS = ("float", "base64")
-INLINE_FLOATS = 20_000
-"""Answers up to this size are written on the event loop."""
-
-_encoder = msgspec.json.Encoder()
 
 
 class EmbeddingsApi:
@@ -112,18 +107,12 @@ def check_tokens(item: object, model: ServedModel, loc: Loc) -> list[int]:
 
 
 async def items(rows: Rows, as_base64: bool) -> list[EmbeddingItem]:
-    """The rows as they are sent; many of them are written in a thread."""
-    write = _base64 if as_base64 else _numbers
-
-    def run() -> list[EmbeddingItem]:
-        return [EmbeddingItem(index=i, embedding=write(row)) for i, row in enumerate(rows)]
-
-    return run() if rows.size <= INLINE_FLOATS else await asyncio.to_thread(run)
+    """The rows as they are sent."""
+    forms: Sequence[Raw | str] = (
+        [_base64(row) for row in rows] if as_base64 else await embedding.written(rows)
+    )
+    return [EmbeddingItem(index=index, embedding=form) for index, form in enumerate(forms)]
 
 
 def _base64(row: Rows) -> str:
     return base64.b64encode(row.astype("<f4").tobytes()).decode()
-
-
-def _numbers(row: Rows) -> Raw:
-    return Raw(_encoder.encode(row.tolist()))

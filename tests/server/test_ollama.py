@@ -1,0 +1,423 @@
+"""Ollama's door on a fake engine: lines, calls, thoughts, options, errors, lists."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine.errors import QueueFull, StepFailed
+from engine.request import FinishReason
+from server.api.ollama.body import seconds_of, tagged
+from server.errors import InvalidRequest
+from tests.server.asgi import Client, Exchange
+from tests.server.fakes import INFO, FakeEngine, answer, failure
+
+pytestmark = pytest.mark.anyio
+
+HI = [{"role": "user", "content": "Hi"}]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "parameters": {
+            "type": "object",
+            "properties": {"at": {"type": "string"}},
+            "required": ["at"],
+        },
+    },
+}
+CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n</tool_call>'
+
+
+async def chat(client: Client, **fields: Any) -> Exchange:
+    body = {"model": "fake-model", "messages": HI, "stream": False} | fields
+    return await client.post("/api/chat", body)
+
+
+async def generate(client: Client, **fields: Any) -> Exchange:
+    body = {"model": "fake-model", "prompt": "Hi", "stream": False} | fields
+    return await client.post("/api/generate", body)
+
+
+def lines(exchange: Exchange) -> list[Any]:
+    assert exchange.headers["content-type"].startswith("application/x-ndjson")
+    assert exchange.body.endswith(b"\n")
+    return [json.loads(line) for line in exchange.body.splitlines()]
+
+
+def said(lines: list[Any], field: str = "content") -> str:
+    return "".join(line["message"].get(field, "") for line in lines)
+
+
+class TestAnswers:
+    async def test_whole_chat(self, client: Client, engine: FakeEngine) -> None:
+        body = (await chat(client)).json()
+        assert datetime.fromisoformat(body.pop("created_at")).tzinfo is not None
+        assert body.pop("load_duration") < 1e9
+        assert body.pop("total_duration") >= 2.75e9
+        assert body == {
+            "model": "fake-model",
+            "message": {"role": "assistant", "content": "Hello"},
+            "done": True,
+            "done_reason": "stop",
+            "prompt_eval_count": len(engine.requests[0].prompt),
+            "prompt_eval_duration": 500_000_000,
+            "eval_count": 5,
+            "eval_duration": 2_000_000_000,
+        }
+
+    async def test_streams_by_default(self, client: Client) -> None:
+        exchange = await client.post("/api/chat", {"model": "fake-model", "messages": HI})
+        got = lines(exchange)
+        assert said(got) == "Hello"
+        assert [line["done"] for line in got] == [False] * 5 + [True]
+        assert got[-1]["eval_count"] == 5 and got[-1]["done_reason"] == "stop"
+        assert all(line["message"]["role"] == "assistant" for line in got)
+
+    async def test_generate(self, client: Client, engine: FakeEngine) -> None:
+        body = (await generate(client, system="Be brief.")).json()
+        assert (body["response"], body["done_reason"]) == ("Hello", "stop")
+        assert "message" not in body
+        prompt = engine.tokenizer.decode(engine.requests[0].prompt)
+        assert prompt == "<system>Be brief.<user>Hi<assistant>"
+        got = lines(await generate(client, stream=True))
+        assert "".join(line["response"] for line in got) == "Hello"
+
+    async def test_raw_is_the_prompt_and_no_more(self, client: Client, engine: FakeEngine) -> None:
+        await generate(client, raw=True, prompt="Once")
+        assert engine.tokenizer.decode(engine.requests[0].prompt) == "Once"
+
+    async def test_length(self, client: Client, engine: FakeEngine) -> None:
+        engine.script = answer("Hell", FinishReason.LENGTH, None)
+        assert (await chat(client)).json()["done_reason"] == "length"
+        assert lines(await chat(client, stream=True))[-1]["done_reason"] == "length"
+
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_logprobs(self, client: Client, stream: bool) -> None:
+        exchange = await chat(client, logprobs=True, top_logprobs=2, stream=stream)
+        got = lines(exchange) if stream else [exchange.json()]
+        tokens = [each for line in got for each in line.get("logprobs", [])]
+        assert "".join(each["token"] for each in tokens) == "Hello"
+        assert [len(each["top_logprobs"]) for each in tokens] == [2] * 5
+
+
+class TestCalls:
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_arguments_are_an_object(
+        self, client: Client, engine: FakeEngine, stream: bool
+    ) -> None:
+        engine.script = answer("Well. " + CALL + "\n" + CALL)
+        exchange = await chat(client, tools=[TOOL], stream=stream)
+        got = lines(exchange) if stream else [exchange.json()]
+        calls = [call for line in got for call in line["message"].get("tool_calls", [])]
+        assert [call["function"] for call in calls] == [
+            {"name": "look", "arguments": {"at": "sky"}, "index": index} for index in (0, 1)
+        ]
+        assert len({call["id"] for call in calls}) == 2
+        assert said(got).strip() == "Well."
+        assert got[-1]["done_reason"] == "stop"
+
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_a_call_that_was_cut_short_is_text(
+        self, client: Client, engine: FakeEngine, stream: bool
+    ) -> None:
+        engine.script = answer(CALL[:45], FinishReason.LENGTH, None)
+        exchange = await chat(client, tools=[TOOL], stream=stream)
+        got = lines(exchange) if stream else [exchange.json()]
+        assert not any("tool_calls" in line["message"] for line in got)
+        assert "look" in said(got)
+
+    async def test_results_find_their_calls(self, client: Client, engine: FakeEngine) -> None:
+        call = {"function": {"name": "look", "arguments": {"at": "sky"}}}
+        other = {"function": {"name": "go", "arguments": {}}}
+        history = [
+            *HI,
+            {"role": "assistant", "tool_calls": [other, call]},
+            {"role": "tool", "tool_name": "look", "content": "blue"},
+            {"role": "tool", "content": "gone"},
+            {"role": "user", "content": "So?"},
+        ]
+        response = await chat(client, messages=history)
+        assert response.status == 200, response.body
+        prompt = engine.tokenizer.decode(engine.requests[0].prompt)
+        assert prompt.index("sky") < prompt.index("blue") < prompt.index("gone")
+
+
+class TestThoughts:
+    @pytest.fixture
+    async def engine(self) -> FakeEngine:
+        template = (
+            "{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}<think>\n"
+            "{{ m.reasoning_content }}\n</think>\n\n{% endif %}{{ m.content }}<end>{% endfor %}"
+            "{% if add_generation_prompt %}<assistant><think>\n"
+            "{% if enable_thinking is defined and not enable_thinking %}\n</think>\n\n{% endif %}"
+            "{% endif %}"
+        )
+        info = msgspec.structs.replace(INFO, chat_template=template)
+        return FakeEngine(answer("Hm.\n</think>\n\nHello"), info)
+
+    async def test_thinking_is_its_own_field(self, client: Client) -> None:
+        message = (await chat(client, think=True)).json()["message"]
+        assert message == {"role": "assistant", "content": "Hello", "thinking": "Hm."}
+        got = lines(await chat(client, stream=True))
+        assert (said(got, "thinking"), said(got)) == ("Hm.", "Hello")
+        body = (await generate(client)).json()
+        assert (body["thinking"], body["response"]) == ("Hm.", "Hello")
+
+    async def test_think_reaches_the_template(self, client: Client, engine: FakeEngine) -> None:
+        for think in (False, "high"):
+            await chat(client, think=think)
+        off, high = (engine.tokenizer.decode(each.prompt) for each in engine.requests)
+        assert off.endswith("</think>\n\n")
+        assert high.endswith("<think>\n")
+
+    async def test_thoughts_come_back(self, client: Client, engine: FakeEngine) -> None:
+        turn = {"role": "assistant", "content": "Yes", "thinking": "Deep."}
+        await chat(client, messages=[*HI, turn, *HI])
+        assert "<think>\nDeep.\n</think>" in engine.tokenizer.decode(engine.requests[0].prompt)
+
+
+class TestOptions:
+    async def test_what_they_become(self, client: Client, engine: FakeEngine) -> None:
+        options = {
+            "num_predict": 7,
+            "temperature": 0.3,
+            "top_k": 5,
+            "top_p": 0.5,
+            "min_p": 0.1,
+            "seed": 9,
+            "stop": ["x"],
+            "repeat_penalty": 1.3,
+            "presence_penalty": 0.4,
+            "frequency_penalty": 0.2,
+        }
+        response = await chat(client, options=options)
+        assert "x-ignored-params" not in response.headers
+        [request] = engine.requests
+        sampling = request.sampling
+        assert (request.max_tokens, request.stop, sampling.seed) == (7, ("x",), 9)
+        assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.3, 5, 0.5)
+        assert (sampling.min_p, sampling.repetition_penalty) == (0.1, 1.3)
+        assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.4, 0.2)
+
+    async def test_ollamas_defaults(self, client: Client, engine: FakeEngine) -> None:
+        await chat(client, options={"num_predict": -1, "repeat_penalty": 1.5, "repeat_last_n": 0})
+        sampling = engine.requests[0].sampling
+        assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.8, 40, 0.9)
+        assert sampling.repetition_penalty == 1
+        assert engine.requests[0].max_tokens == INFO.context - len(engine.requests[0].prompt)
+
+    async def test_num_ctx_is_a_limit(self, client: Client, engine: FakeEngine) -> None:
+        await chat(client, options={"num_ctx": 100})
+        assert engine.requests[0].max_tokens == 100 - len(engine.requests[0].prompt)
+        wide = await chat(client, options={"num_ctx": 100_000})
+        assert wide.headers["x-ignored-params"] == "options.num_ctx"
+        small = await chat(client, options={"num_ctx": 5})
+        assert small.status == 400
+        assert "5 tokens" in small.json()["error"]
+
+    async def test_what_has_no_effect_is_listed(self, client: Client) -> None:
+        response = await chat(
+            client,
+            nonsense=1,
+            options={"num_gpu": 1, "mirostat": 0, "num_thread": 2, "repeat_last_n": 64, "f": 1},
+        )
+        assert sorted(response.headers["x-ignored-params"].split(", ")) == [
+            "nonsense",
+            "options.f",
+            "options.num_gpu",
+            "options.num_thread",
+            "options.repeat_last_n",
+        ]
+
+    @pytest.mark.parametrize("form", ["json", {"type": "object"}])
+    @pytest.mark.parametrize("ask", [chat, generate])
+    async def test_format(self, client: Client, engine: FakeEngine, form: Any, ask: Any) -> None:
+        assert (await ask(client, format=form)).status == 200
+        assert engine.requests[0].grammar is not None
+        await ask(client, format="")
+        assert engine.requests[1].grammar is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"options": {"temperature": 9}}, "options.temperature"),
+        ({"options": {"temperature": "hot"}}, "options.temperature"),
+        ({"options": {"num_predict": -5}}, "options.num_predict"),
+        ({"options": {"num_ctx": 0}}, "options.num_ctx"),
+        ({"options": {"repeat_penalty": 3}}, "options.repeat_penalty"),
+        ({"options": {"stop": ["a", ""]}}, "options.stop[1]"),
+        ({"options": {"mirostat": 2}}, "options.mirostat"),
+        ({"options": {"typical_p": 0.5}}, "options.typical_p"),
+        ({"format": "yaml"}, "format"),
+        ({"format": {"type": "strin"}}, "format"),
+        ({"think": "deeply"}, "think"),
+        ({"think": True}, "think"),
+        ({"keep_alive": "soon"}, "keep_alive"),
+        ({"truncate": True}, "truncate"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"messages": [{"role": "user", "images": ["eA=="]}]}, "messages[0].images"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        ({"model": ""}, "model"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_chat_refusals(
+    client: Client, fields: dict[str, Any], place: str, stream: bool
+) -> None:
+    response = await chat(client, stream=stream, **fields)
+    assert response.status == 400
+    assert list(response.json()) == ["error"]
+    assert place in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"suffix": "x"},
+        {"template": "{{ .Prompt }}"},
+        {"context": [1, 2]},
+        {"images": ["eA=="]},
+        {"width": 64},
+        {"raw": True, "system": "x"},
+    ],
+)
+async def test_generate_refusals(client: Client, fields: dict[str, Any]) -> None:
+    response = await generate(client, **fields)
+    assert response.status == 400
+    assert any(name in response.json()["error"] for name in fields)
+
+
+async def test_unknown_model_and_full_queue(client: Client, engine: FakeEngine) -> None:
+    missing = await chat(client, model="nobody")
+    assert missing.status == 404 and "nobody" in missing.json()["error"]
+    engine.refusal = QueueFull(3, 1)
+    full = await chat(client, stream=True)
+    assert (full.status, full.headers["retry-after"]) == (429, "1")
+    assert list(full.json()) == ["error"]
+
+
+async def test_a_failure_ends_the_stream_with_its_error(client: Client, engine: FakeEngine) -> None:
+    engine.script = failure(StepFailed("out of luck"), after="He")
+    got = lines(await chat(client, stream=True))
+    assert said(got[:-1]) == "He"
+    assert got[-1] == {"error": "out of luck"}
+    whole = await chat(client)
+    assert (whole.status, whole.json()) == (500, {"error": "out of luck"})
+
+
+async def test_hanging_up_cancels(client: Client, engine: FakeEngine) -> None:
+    engine.hold.clear()
+    exchange = client.begin("POST", "/api/chat", {"model": "fake-model", "messages": HI})
+    await engine.submitted.wait()
+    await exchange.hang_up()
+    assert engine.cancelled == [engine.requests[0].id]
+
+
+async def test_without_a_prompt_the_model_is_loaded(client: Client, engine: FakeEngine) -> None:
+    body = (await client.post("/api/generate", {"model": "fake-model"})).json()
+    assert (body["done"], body["done_reason"], body["response"]) == (True, "load", "")
+    body = (await chat(client, messages=[])).json()
+    assert (body["done_reason"], body["message"]["content"]) == ("load", "")
+    assert not engine.requests and not engine.closed
+
+
+async def test_keep_alive_zero_unloads(client: Client, engine: FakeEngine) -> None:
+    body = (await generate(client, prompt="", keep_alive=0)).json()
+    assert body["done_reason"] == "unload"
+    for _ in range(1000):
+        if (await client.get("/api/ps")).json()["models"] == []:
+            break
+    assert (await client.get("/api/ps")).json() == {"models": []}
+    assert engine.closed
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        (None, None),
+        (0, 0),
+        (-1, math.inf),
+        (2.5, 2.5),
+        ("90", 90),
+        ("10m", 600),
+        ("1h30m", 5400),
+        ("-1m", math.inf),
+        ("500ms", 0.5),
+    ],
+)
+def test_keep_alive(given: Any, seconds: float | None) -> None:
+    assert seconds_of(given) == seconds
+
+
+@pytest.mark.parametrize("given", ["", "m", "10 m", "10x", "1h-3m"])
+def test_no_keep_alive(given: str) -> None:
+    if not given:
+        assert seconds_of(given) is None
+        return
+    with pytest.raises(InvalidRequest, match="keep_alive"):
+        seconds_of(given)
+
+
+def test_names_have_tags() -> None:
+    assert [tagged(name) for name in ("a", "a:7b", "host:80/a")] == [
+        "a:latest",
+        "a:7b",
+        "host:80/a:latest",
+    ]
+
+
+class TestListing:
+    async def test_root_and_version(self, client: Client) -> None:
+        for method in ("GET", "HEAD"):
+            assert (await client.request(method, "/")).status == 200
+        assert (await client.get("/")).body == b"Ollama is running"
+        assert (await client.get("/api/version")).json()["version"].count(".") == 2
+
+    async def test_tags_and_running(self, client: Client) -> None:
+        [listed] = (await client.get("/api/tags")).json()["models"]
+        assert listed["name"] == listed["model"] == "fake-model:latest"
+        assert len(listed["digest"]) == 64
+        [running] = (await client.get("/api/ps")).json()["models"]
+        assert running["context_length"] == 512
+        assert running["size"] == 501_000_000
+        assert running["details"]["quantization_level"] == "Q4_0"
+        assert datetime.fromisoformat(running["expires_at"]).year > 2100
+
+    async def test_names_that_are_listed_can_be_used(self, client: Client) -> None:
+        [listed] = (await client.get("/api/tags")).json()["models"]
+        body = (await chat(client, model=listed["name"])).json()
+        assert body["model"] == "fake-model:latest"
+        assert (await chat(client, model="fake-model:7b")).status == 404
+
+    async def test_show(self, client: Client) -> None:
+        for field in ("model", "name"):
+            shown = (await client.post("/api/show", {field: "fake-model"})).json()
+            assert shown["capabilities"] == ["completion", "tools"]
+        assert (await client.post("/api/show", {"model": "nobody"})).status == 404
+        assert (await client.post("/api/show", {})).status == 400
+
+    async def test_what_manages_models_says_so(self, client: Client) -> None:
+        pulled = await client.post("/api/pull", {"model": "fake-model"})
+        assert lines(pulled) == [{"status": "success"}]
+        missing = await client.post("/api/pull", {"model": "nobody"})
+        assert missing.status == 400 and "models.toml" in missing.json()["error"]
+        for method, path in (("POST", "/api/create"), ("DELETE", "/api/delete")):
+            response = await client.request(method, path, {"model": "fake-model"})
+            assert response.status == 501 and "models.toml" in response.json()["error"]
+
+
+async def test_curl_needs_no_content_type_and_a_browser_does(client: Client) -> None:
+    body = json.dumps({"model": "fake-model", "messages": HI, "stream": False}).encode()
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert (await client.post("/api/chat", body, headers=form)).status == 200
+    browser = await client.post("/api/chat", body, headers=form | {"origin": "http://evil"})
+    assert browser.status == 415
