@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from engine.errors import QueueFull, StepFailed
+from engine.llama.tokenizer import InfillTokens
 from engine.request import FinishReason
 from server.api.ollama.body import seconds_of, tagged
 from server.errors import InvalidRequest
@@ -91,6 +92,14 @@ class TestAnswers:
     async def test_raw_is_the_prompt_and_no_more(self, client: Client, engine: FakeEngine) -> None:
         await generate(client, raw=True, prompt="Once")
         assert engine.tokenizer.decode(engine.requests[0].prompt) == "Once"
+
+    async def test_a_suffix_is_infilled(self, client: Client, engine: FakeEngine) -> None:
+        engine.tokenizer.infill = InfillTokens(*map(ord, "<|>"))
+        body = (await generate(client, prompt="ab", suffix="yz")).json()
+        assert body["response"] == "Hello"
+        [request] = engine.requests
+        assert engine.tokenizer.decode(request.prompt) == "<ab|yz>"
+        assert request.max_tokens == INFO.context - 7
 
     async def test_length(self, client: Client, engine: FakeEngine) -> None:
         engine.script = answer("Hell", FinishReason.LENGTH, None)
@@ -283,6 +292,7 @@ async def test_chat_refusals(
     "fields",
     [
         {"suffix": "x"},
+        {"suffix": "x", "system": "y"},
         {"template": "{{ .Prompt }}"},
         {"context": [1, 2]},
         {"images": ["eA=="]},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,8 +10,8 @@ from msgspec import UNSET, Struct
 
 from engine.request import Event, RequestDone, RequestFailed, TokenOutput
 from engine.request import TokenLogprob as EngineLogprob
+from server.answers import ChoiceReader
 from server.api.chat_answer import token_logprobs
-from server.api.chat_call import ChatCall
 from server.api.ollama.body import nanoseconds, timestamp
 from server.chat.deltas import CallDelta, ContentDelta, Delta, ReasoningDelta
 from server.dialects import ollama_error
@@ -36,8 +36,8 @@ _encoder = msgspec.json.Encoder()
 class Answering(Struct, frozen=True):
     """What an answer needs to know of its request."""
 
-    call: ChatCall
     words: Words
+    new_reader: Callable[[int], ChoiceReader]
     load: float
     """Seconds that the model took to be there."""
 
@@ -105,7 +105,7 @@ class LineEncoder:
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
         self._words = answering.words
-        self._reader = answering.call.new_reader(0)
+        self._reader = answering.new_reader(0)
         self._calls = _Calls()
         self._reason = "stop"
 

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from server.errors import ApiError, InvalidRequest, Loc, UnsupportedField, field_path, quote
 from server.protocol import messages as openai
 from server.protocol.chat_completions import ChatCompletionRequest
+from server.protocol.completions import CompletionRequest
 from server.protocol.ollama import (
     ChatRequest,
     GenerateRequest,
@@ -22,6 +24,8 @@ from server.protocol.ollama import (
 EFFORTS = ("low", "medium", "high")
 DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
 """Ollama's own, where a request says nothing."""
+SAMPLING = ("min_p", "seed", "stop", "presence_penalty", "frequency_penalty")
+"""Options that have the same name and default in the other API."""
 NEUTRAL = {"mirostat": (0,), "tfs_z": (1, 0), "typical_p": (1,)}
 """Samplers that are not here, with the values that switch them off."""
 RENAMED: dict[str, Loc] = {
@@ -47,8 +51,8 @@ class Translation(Struct, frozen=True, kw_only=True):
     ignored: list[str]
     num_ctx: int | None = None
     must_think: bool = False
-    raw_prompt: str | None = None
-    """A prompt that is read as it is, without the model's template."""
+    text: CompletionRequest | None = None
+    """Where the prompt is read without the model's template: a raw one, or one with a suffix."""
 
 
 def translate_chat(wire: ChatRequest) -> Translation:
@@ -58,19 +62,36 @@ def translate_chat(wire: ChatRequest) -> Translation:
 
 def translate_generate(wire: GenerateRequest) -> Translation:
     """Raises InvalidRequest with a path in Ollama's request."""
-    for name in ("suffix", "template", "context", "images", "width", "height", "steps"):
+    for name in ("template", "context", "images", "width", "height", "steps"):
         if getattr(wire, name):
             raise UnsupportedField(_WHY.get(name, f"{name} is not supported"), loc=("body", name))
-    if wire.raw and wire.system:
-        raise InvalidRequest("system has no place in a raw prompt", loc=("body", "system"))
+    if (wire.raw or wire.suffix) and wire.system:
+        raise InvalidRequest(
+            "system has no place in a prompt that is raw or has a suffix", loc=("body", "system")
+        )
     messages = [openai.ChatMessage("user", wire.prompt)]
     if wire.system:
         messages.insert(0, openai.ChatMessage("system", wire.system))
-    return _translation(wire, messages, raw_prompt=wire.prompt if wire.raw else None)
+    translation = _translation(wire, messages)
+    if not wire.raw and not wire.suffix:
+        return translation
+    return replace(translation, text=_completion(wire, translation.chat))
+
+
+def _completion(wire: GenerateRequest, chat: ChatCompletionRequest) -> CompletionRequest:
+    return CompletionRequest(
+        prompt=wire.prompt,
+        suffix=wire.suffix or None,
+        model=wire.model,
+        stream=chat.stream,
+        response_format=chat.response_format,
+        logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+        **{name: getattr(chat, name) for name in (*SAMPLING, *DEFAULTS, "max_tokens")},
+        repetition_penalty=chat.repetition_penalty,
+    )
 
 
 _WHY = {
-    "suffix": "suffix is not supported here: /v1/completions takes it",
     "template": "a template is a setting of the model here: chat_template_file, in Jinja",
     "context": "context is not supported: /api/chat takes the messages so far",
 }
@@ -80,7 +101,6 @@ def _translation(
     wire: GenerationRequest,
     messages: list[openai.ChatMessage],
     tools: list[dict[str, Any]] | None = None,
-    raw_prompt: str | None = None,
 ) -> Translation:
     for name in ("truncate", "shift"):
         if getattr(wire, name):
@@ -104,7 +124,6 @@ def _translation(
         ignored=ignored,
         num_ctx=wire.options.num_ctx if wire.options is not None else None,
         must_think=wire.think not in (None, False),
-        raw_prompt=raw_prompt,
     )
 
 
@@ -149,8 +168,7 @@ def _sampling(options: Options) -> tuple[dict[str, Any], list[str]]:
             f"options.num_ctx must be at least 1, but is {options.num_ctx}",
             loc=("body", "options", "num_ctx"),
         )
-    names = ("min_p", "seed", "stop", "presence_penalty", "frequency_penalty")
-    fields = {name: getattr(options, name) for name in names}
+    fields = {name: getattr(options, name) for name in SAMPLING}
     for name, default in DEFAULTS.items():
         given = getattr(options, name)
         fields[name] = default if given is None else given

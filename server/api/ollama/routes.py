@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.errors import ContextLengthExceeded
-from server.api.chat_call import ChatCall, check_chat, prepare_chat
+from server.api.chat_call import check_chat
 from server.api.http import client_of, json_response, note, with_ignored
 from server.api.ollama.answer import Answering, LineEncoder, Words, framing, whole
 from server.api.ollama.body import Body, find, seconds_of
 from server.api.ollama.call import Translation, ollama_paths, translate_chat, translate_generate
-from server.api.ollama.raw import prepare_raw
+from server.api.ollama.prepared import prepare_ollama
 from server.config import ServerConfig
 from server.connection import Attendance
 from server.dispatch import Asked, Attempt, Dispatcher, Submitted
-from server.errors import InvalidRequest, quote
 from server.generation import collect
 from server.models import Models, ServedModel
 from server.protocol.ollama import ChatRequest, GenerateRequest, GenerationRequest
@@ -95,7 +91,7 @@ class OllamaGeneration:
             self._dispatcher.admit(asked, attempt) as admission,
         ):
             answering = admission.value.call
-            [choice], done = await collect(admission.value.stream, 1, answering.call.new_reader)
+            [choice], done = await collect(admission.value.stream, 1, answering.new_reader)
         request.scope["request_log"].outcome(done)
         body = whole(answering, choice, done)
         return with_ignored(json_response(body), [*ignored, *admission.value.ignored])
@@ -107,18 +103,14 @@ class OllamaGeneration:
 
         async def attempt(model: ServedModel) -> Submitted[Answering]:
             load = time.monotonic() - began
-            client: Any = client_of(request)
             with ollama_paths():
-                if translation.raw_prompt is not None:
-                    call = await prepare_raw(translation, model, self._config, client)
-                else:
-                    check_thinking(translation, model)
-                    call = await prepare_chat(translation.chat, model, self._config, client)
-            call, ignored = limited(call, translation.num_ctx, model.info.context)
-            note(request, model=model.name, prompt=len(call.request.prompt))
+                prepared = await prepare_ollama(
+                    translation, model, self._config, client_of(request)
+                )
+            note(request, model=model.name, prompt=len(prepared.request.prompt))
             _keep(model, stay)
-            stream = model.engine.submit(call.request)
-            return Submitted(Answering(call, words, load), stream, [*call.ignored, *ignored])
+            answering = Answering(words, prepared.new_reader, load)
+            return Submitted(answering, model.engine.submit(prepared.request), prepared.ignored)
 
         return attempt
 
@@ -127,27 +119,3 @@ def _keep(model: ServedModel, seconds: float | None) -> None:
     """From the end of this request on."""
     if seconds is not None:
         model.keep_alive = seconds
-
-
-def check_thinking(translation: Translation, model: ServedModel) -> None:
-    """A thought that is asked of a model without any is refused, as Ollama does it."""
-    if translation.must_think and not model.format.learned.thought.learned:
-        raise InvalidRequest(
-            f"{quote(translation.chat.model)} does not support thinking", loc=("body", "think")
-        )
-
-
-def limited(call: ChatCall, num_ctx: int | None, context: int) -> tuple[ChatCall, list[str]]:
-    """At most `num_ctx` tokens of prompt and answer; (call, options without effect).
-
-    Raises ContextLengthExceeded.
-    """
-    if num_ctx is None or num_ctx == context:
-        return call, []
-    if num_ctx > context:
-        return call, ["options.num_ctx"]
-    prompt = len(call.request.prompt)
-    if prompt >= num_ctx:
-        raise ContextLengthExceeded(prompt, num_ctx)
-    tokens = min(call.request.max_tokens, num_ctx - prompt)
-    return replace(call, request=replace(call.request, max_tokens=tokens)), []
