@@ -14,6 +14,7 @@ from engine.kv_cache import KVCache
 from engine.logprobs import LIKELY, RawLogprobs
 from engine.neighbours import ThreadGovernor
 from engine.output import OutputText
+from engine.prompt_rows import PromptRows
 from engine.request import (
     Event,
     FinishReason,
@@ -33,6 +34,9 @@ _DISK_WAIT = 0.02
 """Seconds until the inbox is looked at again while all that could run waits for the disk."""
 _FLUSH = 10.0
 """Seconds that the disk gets at the end."""
+
+ROW_BUDGET = 32 << 20
+"""160 prompts at 49k tokens, 30 at 262k."""
 
 Outgoing = list[tuple[RequestState, Event]]
 """Events of one step with whom they are for."""
@@ -64,12 +68,15 @@ class EngineCore:
         ubatch_size: int,
         max_stall: float,
         governor: ThreadGovernor | None = None,
+        row_budget: int = ROW_BUDGET,
     ) -> None:
+        """`row_budget` bytes keep the logits after prompts that may come again."""
         self._runner = runner
         self._kv = kv_cache
         self._vocabulary = vocabulary
         self._context = context
         self._governor = governor
+        self._rows = PromptRows(row_budget)
         self._eog = np.fromiter(vocabulary.end_of_generation, np.intp)
         self._scratch = np.empty(vocabulary.n_vocab, np.float32)
         self.scheduler = Scheduler(
@@ -79,6 +86,7 @@ class EngineCore:
             max_rows=runner.max_rows,
             max_stall=max_stall,
             new_choices=self._new_choices,
+            rows=self._rows,
         )
         self.states: dict[str, RequestState] = {}
         """Every request that is not over, by id."""
@@ -116,22 +124,34 @@ class EngineCore:
             self._sample(sequence, sequence.group.prompt_row.copy(), out)
         step = self.scheduler.schedule()
         began = time.monotonic()
-        for sequence in step.sequences:
+        for sequence in (*step.sequences, *step.whole):
             sequence.group.started = sequence.group.started or began
         logits = self._runner.run(step.batch)
         report = self._runner.take_report()
         seconds = time.monotonic() - began - report.seconds
         self.scheduler.costs.observe(seconds, step.n_decode, step.n_prompt)
         self._kv.learn(report, self.scheduler.costs.prompt_token)
-        if not step.sequences:
+        if not step.sequences and not step.whole:
             self._kv.wait(_DISK_WAIT)
+        for sequence in step.whole:
+            assert sequence.group.prompt_row is not None
+            self._begin(sequence, sequence.group.prompt_row.copy(), out)
         for sequence, rows in self._ready(step, logits):
-            row = rows[-1]
-            if sequence.group.request.n > 1 and not sequence.decoding:
-                sequence.group.prompt_row = row.copy()
-                self.scheduler.fork(sequence)
-            self._sample(sequence, row, out)
+            state, row = sequence.group, rows[-1]
+            if sequence.decoding:
+                self._sample(sequence, row, out)
+            else:
+                self._rows.put(state.request.prompt, state.lora, row)
+                self._begin(sequence, row, out)
         return out
+
+    def _begin(self, sequence: Sequence, row: Row, out: Outgoing) -> None:
+        """Draw the first token of a request from the logits after its prompt."""
+        state = sequence.group
+        if state.request.n > 1:
+            state.prompt_row = row.copy()
+            self.scheduler.fork(sequence)
+        self._sample(sequence, row, out)
 
     def _ready(self, step: Step, logits: Logits) -> Iterator[tuple[Sequence, Logits]]:
         """The sequences that are to go on, and the rows of their spans."""

@@ -14,6 +14,8 @@ class StepCosts:
 
     def observe(self, seconds: float, n_decode: int, n_prompt: int) -> None:
         """Learn from a step of `n_decode` single tokens and `n_prompt` tokens of prompts."""
+        if n_prompt == n_decode == 0:
+            return
         if n_prompt == 0:
             self._decode = self._blend(self._decode, seconds)
         elif n_prompt >= 16:

@@ -134,6 +134,25 @@ class KVCache:
             self._copies.keep_shared(slot, Held(prompt[:length], lora, length, key))
         return slot, length
 
+    def take_whole(self, prompt: list[int], lora: LoraSet = ()) -> int | None:
+        """A slot that holds all of `prompt`, for whom the logits after it are known already; None
+        if it would have to be computed."""
+        wanted = Held(prompt, lora)
+        for slot in self._well_placed():
+            if self._holds(self._idle[slot], wanted):
+                self._reuse(slot, len(prompt))
+                return slot
+        _, copy = self._copies.match_prefix(wanted)
+        if copy is not None and self._holds(copy.held, wanted):
+            return self._restore(copy, len(prompt))
+        return None
+
+    def _holds(self, held: Held, wanted: Held) -> bool:
+        """Whether `held` is `wanted`, or begins with it and can be trimmed."""
+        length = len(wanted.tokens)
+        fits = self._can_trim or len(held.tokens) == length
+        return fits and held.lora == wanted.lora and held.tokens[:length] == wanted.tokens
+
     def _pays(self, gain: int, copied: int, read: int = 0) -> bool:
         return gain >= WORTH_COPYING and self._costs.pays(gain, copied=copied, read=read)
 

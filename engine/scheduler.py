@@ -10,6 +10,7 @@ from engine.batch import Batch, Drop, Restore, Rows, Save, Span
 from engine.costs import StepCosts
 from engine.kv_cache import KVCache, Prefill, Running
 from engine.lora import LoraSet, LoraTurns
+from engine.prompt_rows import PromptRows
 from engine.sequence import RequestState, Sequence
 from engine.waiting import WaitingQueue
 
@@ -28,6 +29,8 @@ class Step(Struct):
     batch: Batch
     sequences: list[Sequence]
     n_decode: int
+    whole: list[Sequence] = []
+    """Admitted with nothing to compute: the logits after their prompt are known."""
 
     @property
     def n_prompt(self) -> int:
@@ -48,6 +51,7 @@ class Scheduler:
         max_rows: int,
         max_stall: float,
         new_choices: Callable[[RequestState], list[Sequence]],
+        rows: PromptRows,
     ) -> None:
         """`max_stall` is the time, in seconds, a step may take while anyone is decoding."""
         self.waiting = WaitingQueue()
@@ -60,6 +64,8 @@ class Scheduler:
         self._max_rows = max_rows
         self._max_stall = max_stall
         self._new_choices = new_choices
+        self._rows = rows
+        self._whole: list[Sequence] = []
         self._forking: list[RequestState] = []
         self._turns = LoraTurns()
 
@@ -112,7 +118,8 @@ class Scheduler:
                 rows -= share
             shares[sequence.slot] = share
             budget -= share
-        step = Step(Batch(self._kv.take_ops(), [], lora), [], n_decode=len(decoding))
+        step = Step(Batch(self._kv.take_ops(), [], lora), [], len(decoding), self._whole)
+        self._whole = []
         for slot, n_tokens in sorted(shares.items()):
             if n_tokens:
                 step.sequences.append(self.running[slot])
@@ -142,6 +149,8 @@ class Scheduler:
     def _place(self, state: RequestState) -> None:
         """Give a request the slot where the most of its prompt can be had."""
         request, leader = state.request, state.choices[0]
+        if self._place_whole(state):
+            return
         slot, state.cached_tokens = self._kv.acquire(
             _reusable(state), self._holders(), state.lora, request.cache_key
         )
@@ -151,6 +160,18 @@ class Scheduler:
             if length > state.cached_tokens
         ]
         self._start(leader, slot, state.cached_tokens)
+
+    def _place_whole(self, state: RequestState) -> bool:
+        """Whether the same prompt was here before, its logits are kept, and a slot has the rest."""
+        prompt = _reusable(state)
+        row = self._rows.get(prompt, state.lora)
+        slot = self._kv.take_whole(prompt, state.lora) if row is not None else None
+        if slot is None:
+            return False
+        state.prompt_row, state.cached_tokens = row, len(prompt)
+        self._start(state.choices[0], slot, len(prompt))
+        self._whole.append(state.choices[0])
+        return True
 
     def _holders(self) -> list[Running]:
         return [Running(each.slot, each.held) for each in self.running.values()]
@@ -226,6 +247,7 @@ class Scheduler:
         """Forget everything that runs or is cached; the memory behind it is reset elsewhere."""
         for sequence in list(self.running.values()):
             self.finish(sequence)
+        self._whole.clear()
         self._forking.clear()
         self._kv.forget()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from . import nodes, strings
 from .errors import UnsupportedSchema
@@ -19,15 +20,13 @@ OPEN, CLOSE, COMMA, COLON = Literal("{"), Literal("}"), Literal(", "), Literal("
 MAX_CELLS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(Struct, frozen=True):
     name: str
     goal: Goal
     required: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(Struct, frozen=True):
     """Names without a declaration that share a goal."""
 
     names: tuple[StringConstraint, ...]

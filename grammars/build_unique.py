@@ -7,12 +7,13 @@ they are listed. Otherwise the items must come in an order that shows them disti
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from . import automaton, distinct, nodes, numbers, patterns, strings
+from . import distinct, nodes, numbers, patterns, regular, strings
 from .errors import UnsupportedSchema
+from .memo import memo
 from .nodes import EPSILON, Dfa, Literal, Node, Rule, Token
+from .numbers import NumberConstraint
 from .strings import StringConstraint
 from .values import NOTHING, ArrayConstraint, Goal, ObjectConstraint, Values, both
 
@@ -120,17 +121,20 @@ def _growing(b: Builder, goal: Goal, low: int, high: int | None, started: bool) 
     last += _object_classes(b, values.objects)
     options = []
     for partition in distinct.partitions():
+        whole = _number_classes(values.numbers, partition)
         texts = _string_classes(values.strings, partition)
-        options.append(
-            distinct.chain([*single, *_number_classes(values, partition), *texts, *last], low, high,
-                           started)
-        )  # fmt: skip
+        classes = [*single, *whole, *texts, *last]
+        options.append(distinct.chain(classes, low, high, started))
         if not values.strings and not values.numbers:
             break
     return nodes.choice(*options)
 
 
-@lru_cache(maxsize=64)
+def _weight(classes: tuple[Node, ...], *_: object) -> int:
+    return 1_000 + 5_000 * len(classes)
+
+
+@memo(_weight, 20_000_000)
 def _string_classes(
     texts: tuple[StringConstraint, ...], partition: tuple[StringConstraint, ...]
 ) -> tuple[Node, ...]:
@@ -140,20 +144,19 @@ def _string_classes(
     return tuple(nodes.choice(*(strings.to_node(p) for p in pieces)) for pieces in cuts)
 
 
-def _number_classes(values: Values, partition: tuple[StringConstraint, ...]) -> list[Node]:
+@memo(_weight, 20_000_000)
+def _number_classes(
+    found: tuple[NumberConstraint, ...], partition: tuple[StringConstraint, ...]
+) -> tuple[Node, ...]:
     """Integers alone: their one spelling makes different texts different numbers."""
-    if not values.numbers:
-        return []
-    a = automaton.union([numbers.to_automaton(n) if n.values is None else
-                         automaton.of_texts(map(numbers.spell, n.values))
-                         for n in values.numbers])  # fmt: skip
-    a = automaton.intersect([a, _INTEGER_TEXT.automaton])
-    out: list[Node] = []
-    for part in partition:
-        piece = automaton.intersect([a, strings.to_automaton(part)])
-        if not piece.is_empty():
-            out.append(Token(Dfa(piece)))
-    return out
+    if not found:
+        return ()
+    a = regular.union([numbers.to_automaton(n) if n.values is None else
+                       regular.of_texts(map(numbers.spell, n.values))
+                       for n in found])  # fmt: skip
+    a = regular.intersect([a, _INTEGER_TEXT.automaton])
+    pieces = (regular.intersect([a, strings.to_automaton(part)]) for part in partition)
+    return tuple(Token(Dfa(piece)) for piece in pieces if not piece.is_empty())
 
 
 def _object_classes(b: Builder, objects: tuple[ObjectConstraint, ...]) -> list[Node]:

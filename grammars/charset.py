@@ -3,9 +3,10 @@
 The universe is the Unicode scalar values: surrogates are no characters of a JSON text.
 """
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+
+from .unicode_tables import CATEGORIES
 
 CharSet = tuple[tuple[int, int], ...]
 
@@ -39,6 +40,11 @@ def normalize(ranges: Iterable[tuple[int, int]]) -> CharSet:
         else:
             out.append((low, high))
     return tuple(out)
+
+
+def single(point: int) -> CharSet:
+    """One code point; nothing where that is a surrogate."""
+    return EMPTY if 0xD800 <= point < 0xE000 else ((point, point),)
 
 
 def of(text: str) -> CharSet:
@@ -106,18 +112,16 @@ def partition(sets: Sequence[CharSet]) -> tuple[list[CharSet], list[list[int]]]:
     return [normalize(r) for r in parts.values()], members
 
 
-@lru_cache(maxsize=1)
-def _categories() -> dict[str, CharSet]:
-    """General category -> its code points, from Python's Unicode database."""
-    runs: dict[str, list[tuple[int, int]]] = {}
-    start, current = 0, unicodedata.category("\0")
-    for point in range(1, 0x110000):
-        category = unicodedata.category(chr(point))
-        if category != current:
-            runs.setdefault(current, []).append((start, point - 1))
-            start, current = point, category
-    runs.setdefault(current, []).append((start, 0x10FFFF))
-    return {name: intersect(tuple(r), UNIVERSE) for name, r in runs.items()}
+@lru_cache(maxsize=32)
+def _category(name: str) -> CharSet:
+    """The code points of a general category."""
+    ranges, point = [], 0
+    for run in CATEGORIES[name].split():
+        gap, _, more = run.partition("-")
+        low = point + int(gap, 36)
+        point = low + int(more or "0", 36)
+        ranges.append((low, point))
+    return tuple(ranges)
 
 
 _LONG_NAMES = {
@@ -147,11 +151,12 @@ def unicode_property(name: str) -> CharSet | None:
     if short == "ASCII":
         return ((0, 0x7F),)
     short = _LONG_NAMES.get(short, short)
-    categories = _categories()
     if short == "LC":
-        return union(*(categories[c] for c in ("Lu", "Ll", "Lt")))
-    if short in categories:
-        return categories[short]
-    if len(short) == 1 and any(c[0] == short for c in categories):
-        return union(*(s for c, s in categories.items() if c[0] == short))
+        return union(*map(_category, ("Lu", "Ll", "Lt")))
+    if short in ("Cs", "Surrogate"):
+        return EMPTY
+    if short in CATEGORIES:
+        return _category(short)
+    if len(short) == 1 and any(c[0] == short for c in CATEGORIES):
+        return union(*(_category(c) for c in CATEGORIES if c[0] == short))
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from . import gbnf_parser, metaschema, patterns
 from .build import Builder
@@ -17,8 +17,7 @@ from .nodes import Dfa, Node, Token
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(Struct, frozen=True):
     """One grammar: `gbnf` for people and llama.cpp, `lark` for llguidance, the same language.
 
     `ignored` names the formats that are annotations by the specification: "path.format: name".

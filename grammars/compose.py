@@ -6,7 +6,7 @@ another unless what follows the shorter one cannot continue the longer one.
 
 from __future__ import annotations
 
-from . import automaton, nodes, patterns, strings, texts
+from . import nodes, patterns, regular, strings, texts
 from .compiler import DEFAULT_LIMITS, schema_node
 from .documents import Place
 from .errors import UnsupportedSchema
@@ -62,8 +62,8 @@ def raw_string(
     clean = texts.without((unlike or end,))
     if strings.ANY in values.strings:
         return Token(nodes.sequence(Dfa(clean), Literal(end)))
-    parts = [automaton.intersect([strings.to_automaton(c), clean]) for c in values.strings]
-    body = automaton.union(parts)
+    parts = [regular.intersect([strings.to_automaton(c), clean]) for c in values.strings]
+    body = regular.union(parts)
     if body.is_empty():
         raise UnsupportedSchema("$", "", f"no value is free of {unlike or end!r}")
     return Token(nodes.sequence(Dfa(body), Literal(end)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from . import metaschema
 from .errors import InvalidSchema, UnsupportedSchema
@@ -23,8 +24,7 @@ DIALECTS = {
 _IDENTIFYING = ("$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef", "$recursiveAnchor")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A schema and what its references are relative to (None: the document's root alone)."""
 
     contents: Json

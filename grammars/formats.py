@@ -88,10 +88,11 @@ def _uri(extra: str, private: str, absolute: bool) -> str:
     query = f"(?:[{_UNRESERVED}{extra}{private}{_SUB}:@/?]|{_PERCENT})*"
     fragment = f"(?:[{_UNRESERVED}{extra}{_SUB}:@/?]|{_PERCENT})*"
     rest = f"(?:\\?{query})?(?:#{fragment})?"
-    whole = f"{_SCHEME}:(?:{authority}|{rooted}|{rootless})?"
     if absolute:
-        return whole + rest
-    return f"(?:{whole}|{authority}|{rooted}|{no_colon})?{rest}"
+        return f"{_SCHEME}:(?:{authority}|{rooted}|{rootless})?{rest}"
+    return (
+        f"(?:(?:{_SCHEME}:)?(?:{authority}|{rooted})|{_SCHEME}:(?:{rootless})?|{no_colon})?{rest}"
+    )
 
 
 _ATEXT = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~\\-]"

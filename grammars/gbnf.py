@@ -7,9 +7,12 @@ from functools import lru_cache
 from . import nodes, unroll
 from .charset import CharSet
 from .errors import LimitExceeded, UnsupportedSchema
-from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
+from .except_text import ExceptPrinter
+from .json_text import quote
+from .nodes import Chars, Choice, Dfa, Except, Literal, Node, Repeat, Rule, Sequence, Token
 
 REPEAT_LIMIT = 2_000  # llama.cpp refuses larger minima and drops larger maxima
+_SINGLE = (Chars, Rule, Literal)
 GROUP_LIMIT = 40  # a repeated group with more symbols than this becomes a rule of its own
 
 
@@ -27,6 +30,7 @@ class _Printer:
         self.keep: list[Rule] = []  # names go by id, so none may be used twice
         self.shared: dict[object, Rule] = {}
         self.size, self.max_bytes = 0, max_bytes
+        self.excepts = ExceptPrinter(_json_character, self.name, self.named_text)
 
     def run(self, root: Node) -> str:
         self.define("root", root)
@@ -38,8 +42,11 @@ class _Printer:
     def define(self, name: str, body: Node) -> None:
         if nodes.is_never(body):
             raise UnsupportedSchema("", "", "a part that nothing satisfies")
-        line = f"{name} ::= " + (self.text(body, 0) or '""')
-        self.size += len(line.encode())
+        self.emit(name, self.text(body, 0) or '""')
+
+    def emit(self, name: str, text: str) -> None:
+        line = f"{name} ::= {text}"
+        self.size += len(line) if line.isascii() else len(line.encode())
         if self.size > self.max_bytes:
             raise LimitExceeded("", "", "text_bytes", f"the grammar is over {self.max_bytes}")
         self.lines.append(line)
@@ -47,17 +54,24 @@ class _Printer:
     def name(self, rule: Rule) -> str:
         known = self.names.get(id(rule))
         if known is None:
-            hint = known = identifier(rule.hint)
-            number = self.taken.get(hint, 0)
-            while known in self.taken:
-                number += 1
-                known = f"{hint}-{number}"
-            self.taken[hint] = number
-            self.taken.setdefault(known, 0)
-            self.names[id(rule)] = known
+            known = self.names[id(rule)] = self.fresh(identifier(rule.hint))
             self.queue.append(rule)
             self.keep.append(rule)
         return known
+
+    def fresh(self, hint: str) -> str:
+        number, known = self.taken.get(hint, 0), hint
+        while known in self.taken:
+            number += 1
+            known = f"{hint}-{number}"
+        self.taken[hint] = number
+        self.taken.setdefault(known, 0)
+        return known
+
+    def named_text(self, text: str) -> str:
+        name = self.fresh("name")
+        self.emit(name, text)
+        return name
 
     def named(self, key: object, make: Callable[[], Node]) -> Rule:
         rule = self.shared.get(key)
@@ -67,11 +81,13 @@ class _Printer:
 
     def text(self, node: Node, level: int) -> str:
         """`level`: 0 alternatives may stand bare, 1 a sequence may, 2 a single item only."""
-        kind = type(node)
+        kind = type(node)  # asked for once: this is a third of compiling
+        if kind is Rule:
+            return self.names.get(id(node)) or self.name(node)  # type: ignore[arg-type]
+        if kind is Token:
+            return self.text(node.body, level)  # type: ignore[union-attr]
         if kind is Literal:
             return literal(node.text)  # type: ignore[union-attr]
-        if kind is Rule:
-            return self.name(node)  # type: ignore[arg-type]
         if kind is Sequence:
             text = self.sequence_text(node.items)  # type: ignore[union-attr]
             return f"({text})" if level > 1 and text else text
@@ -80,12 +96,12 @@ class _Printer:
             return f"({text})" if level else text
         if kind is Chars:
             return char_class(node.ranges)  # type: ignore[union-attr]
-        if kind is Token:
-            return self.text(node.body, level)  # type: ignore[union-attr]
         if isinstance(node, Repeat):
             if node.max == 1 and type(node.body) in (Rule, Choice, Sequence):
                 return self.text(node.body, 2) + "?"
             return self.repeat_text(node.body, node.min, node.max)
+        if isinstance(node, Except):
+            return self.excepts.text(node.texts)
         assert isinstance(node, Dfa)
         make = lambda: unroll.right_linear(node.automaton, node.escaped)  # noqa: E731
         return self.name(self.named(("dfa", id(node.automaton), node.escaped), make))
@@ -95,23 +111,29 @@ class _Printer:
         parts: list[str] = []
         after_literal = False
         for item in items:
-            if type(item) is Token and type(item.body) is Literal:
+            if type(item) is Token:
                 item = item.body
-            is_literal = type(item) is Literal
-            text = literal(item.text) if type(item) is Literal else self.text(item, 1)
-            if is_literal and after_literal:
-                parts[-1] = parts[-1][:-1] + text[1:]
-            elif text:
-                parts.append(text)
-                after_literal = is_literal
+            if type(item) is Literal:
+                text = literal(item.text)
+                if after_literal:
+                    parts[-1] = parts[-1][:-1] + text[1:]
+                    continue
+                after_literal = True
+            else:
+                text = self.text(item, 1)
+                if not text:
+                    continue
+                after_literal = False
+            parts.append(text)
         return " ".join(parts)
 
     def repeat_text(self, body: Node, low: int, high: int | None) -> str:
         if max(low, high or 0) > REPEAT_LIMIT:
             return self.text(_factor(self.atom(body), low, high), 2)
-        weight = self.weight(body) if high is None or high > 1 else 1
-        if weight > GROUP_LIMIT or (weight > 1 and max(low, high or 0) > 4):
-            body = self.atom(body)
+        if type(body) not in _SINGLE and (high is None or high > 1):
+            weight = _weight(body)
+            if weight > GROUP_LIMIT or (weight > 1 and max(low, high or 0) > 4):
+                body = self.atom(body)
         while isinstance(body, Token):
             body = body.body
         text = self.text(body, 2)
@@ -125,15 +147,17 @@ class _Printer:
             return body
         return self.named(("atom", id(body), body), lambda: body)
 
-    def weight(self, node: Node) -> int:
-        match node:
-            case Sequence(items) | Choice(items):
-                return 1 + sum(self.weight(i) - 1 for i in items)
-            case Repeat(body, low, high):
-                return self.weight(body) * max(1, low, high or 1) + 1
-            case Token(body):
-                return self.weight(body)
-        return 1
+
+def _weight(node: Node) -> int:
+    """The number of symbols that a repetition multiplies."""
+    match node:
+        case Sequence(items) | Choice(items):
+            return 1 + sum([_weight(i) - 1 for i in items if type(i) not in _SINGLE])
+        case Repeat(body, low, high):
+            return _weight(body) * max(1, low, high or 1) + 1
+        case Token(body):
+            return _weight(body)
+    return 1
 
 
 def _factor(body: Node, low: int, high: int | None) -> Node:
@@ -180,6 +204,11 @@ def _escape(char: str, special: str) -> str:
     if not char.isprintable():
         return f"\\u{point:04X}" if point < 0x10000 else f"\\U{point:08X}"
     return char
+
+
+@lru_cache(maxsize=4096)
+def _json_character(char: str) -> str:
+    return literal(quote(char)[1:-1])
 
 
 @lru_cache(maxsize=4096)

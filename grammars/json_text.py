@@ -11,6 +11,7 @@ from functools import lru_cache
 from . import charset, nodes
 from .charset import CharSet
 from .errors import UnsupportedSchema
+from .memo import memo
 from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
 
 _SPECIAL: CharSet = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
@@ -59,7 +60,7 @@ def quoted(body: Node) -> Node:
     return Token(nodes.sequence(Literal('"'), escape(body), Literal('"')))
 
 
-@lru_cache(maxsize=4096)
+@memo(lambda _, ranges: 500 + 256 * len(ranges), 4_000_000)
 def escape_set(ranges: CharSet) -> Node:
     """One character of a set, as JSON text inside quotes."""
     if ranges == charset.UNIVERSE:
@@ -70,14 +71,9 @@ def escape_set(ranges: CharSet) -> Node:
         options.append(Chars(raw))
     marked = charset.intersect(ranges, _SPECIAL)
     if marked == _SPECIAL:
-        return Choice((*options, *_all_special()))
+        return Choice((*options, _ALL_SPECIAL))
     options.extend(_special(tuple(p for low, high in marked for p in range(low, high + 1))))
     return nodes.choice(*options)
-
-
-@lru_cache(maxsize=1)
-def _all_special() -> tuple[Node, ...]:
-    return tuple(_special((*range(32), 0x22, 0x5C)))
 
 
 def _special(special: tuple[int, ...]) -> list[Node]:
@@ -94,68 +90,20 @@ def _special(special: tuple[int, ...]) -> list[Node]:
     return options
 
 
-@lru_cache(maxsize=4096)
+_ALL_SPECIAL = Rule("escape", nodes.choice(*_special((*range(32), 0x22, 0x5C))))
+
+
+@memo(lambda _, ranges: 500 + 256 * len(ranges), 4_000_000)
 def shared_set(ranges: CharSet) -> Node:
     """`escape_set`, as a rule where its text is long."""
     node = escape_set(ranges)
     return node if isinstance(node, Rule) or len(ranges) <= 2 else Rule("c", node)
 
 
-@lru_cache(maxsize=4096)
+@memo(lambda _, ranges: 500 + 256 * len(ranges), 4_000_000)
 def plain_set(ranges: CharSet) -> Node:
     """A character of the set as itself, as a rule where its text is long."""
     return Chars(ranges) if len(ranges) <= 4 else Rule("c", Chars(ranges))
-
-
-_ANY_REST = Rule("chars", nodes.repeat(CHARACTER, 0, None))
-MAX_NAME = 120
-
-
-@lru_cache(maxsize=4096)
-def _other_than(chars: frozenset[str]) -> Rule:
-    """A character that is none of these, then anything."""
-    ranges = charset.complement(charset.of("".join(sorted(chars))))
-    return Rule("other", nodes.sequence(escape_set(ranges), _ANY_REST))
-
-
-def all_except(texts: frozenset[str]) -> Node:
-    """The inside of every string but these (of at most MAX_NAME characters): a trie of ways out."""
-    built: dict[frozenset[str], Node] = {}
-    return _except(texts, built, 0)
-
-
-def _except(tails: frozenset[str], built: dict[frozenset[str], Node], depth: int) -> Node:
-    known = built.get(tails)
-    if known is None and len(tails) == 1 and depth:
-        built[tails] = known = _except_one(next(iter(tails)))
-    if known is None:
-        groups: dict[str, list[str]] = {}
-        for tail in tails:
-            if tail:
-                groups.setdefault(tail[0], []).append(tail[1:])
-        options: list[Node] = [_other_than(frozenset(groups))]
-        for char in sorted(groups):
-            rest = _except(frozenset(groups[char]), built, depth + 1)
-            options.append(nodes.sequence(Literal(quote(char)[1:-1]), rest))
-        known = nodes.choice(*options)
-        if "" not in tails:
-            known = nodes.optional(known)
-        if depth % 10 == 9 or (len(tails) > 1 and depth):
-            known = Rule("name", known)
-        built[tails] = known
-    return known
-
-
-@lru_cache(maxsize=8192)
-def _except_one(tail: str) -> Node:
-    """Every text but `tail`."""
-    node: Node = _other_than(frozenset())
-    for place, char in enumerate(reversed(tail)):
-        step = nodes.sequence(Literal(quote(char)[1:-1]), node)
-        node = nodes.optional(nodes.choice(_other_than(frozenset(char)), step))
-        if place % 10 == 9:
-            node = Rule("name", node)
-    return node
 
 
 def escape(node: Node) -> Node:

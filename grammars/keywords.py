@@ -6,7 +6,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from . import formats, numbers, patterns, unevaluated
+from msgspec.structs import replace
+
+from . import formats, numbers, strings, unevaluated
 from .documents import Place
 from .errors import InvalidSchema, UnsupportedSchema
 from .json_types import Json
@@ -65,8 +67,7 @@ def expand_groups(x: Expander, place: Place, skip: tuple[str, ...] = ()) -> Valu
 
 def typed(**parts: object) -> Values:
     """Everything, except that one type is constrained."""
-    full = {f: getattr(EVERYTHING, f) for f in EVERYTHING.__slots__}
-    return Values(**{**full, **parts})
+    return replace(EVERYTHING, **parts)
 
 
 # ---------------------------------------------------------------------- any type
@@ -138,23 +139,25 @@ def number(x: Expander, place: Place) -> Values:
 
 def string(x: Expander, place: Place) -> Values:
     schema = place.contents
-    names = set()
+    low, high = _count(schema, "minLength", 0), _count(schema, "maxLength", None)
+    if high is not None and (low or 0) > high:
+        return typed(strings=())
+    found: StringConstraint | None = StringConstraint(low or 0, high)
+    names = []
     if "pattern" in schema:
         x.budget.check("pattern_length", len(schema["pattern"]), "pattern")
-        patterns.pattern(schema["pattern"])
-        names.add("p:" + schema["pattern"])
+        names.append("p:" + schema["pattern"])
     if "format" in schema:
         name = schema["format"]
         if name in formats.UNSUPPORTED:
             raise UnsupportedSchema("", "format", formats.UNSUPPORTED[name])
         if name in formats.FORMATS:
-            names.add("f:" + name)
+            names.append("f:" + name)
         else:
             x.ignored[f"{x.document.path_of(schema)}.format: {name}"] = None
-    low, high = _count(schema, "minLength", 0), _count(schema, "maxLength", None)
-    if high is not None and (low or 0) > high:
-        return typed(strings=())
-    return typed(strings=(StringConstraint(low or 0, high, frozenset(names)),))
+    for name in names:
+        found = found and strings.intersect(found, strings.matching(name))
+    return typed(strings=(found,) if found else ())
 
 
 def _count(schema: Json, keyword: str, default: int | None) -> int | None:
@@ -193,10 +196,8 @@ def object_(x: Expander, place: Place) -> Values:
     every = patterned(x, place)
     extra = x.goal(place, schema.get("additionalProperties", True))
     if extra != TRUE:
-        others = StringConstraint(
-            avoids=frozenset("p:" + p for p in schema.get("patternProperties", {})),
-            excluded=frozenset(n for n, _ in props),
-        )
+        patterned_names = ("p:" + p for p in schema.get("patternProperties", {}))
+        others = strings.outside(patterned_names, frozenset(n for n, _ in props))
         every += ((others, extra),)
     if "propertyNames" in schema:
         every += bad_names(x, x.goal(place, schema["propertyNames"]))
@@ -216,9 +217,7 @@ def patterned(x: Expander, place: Place) -> tuple[tuple[StringConstraint, Goal],
     out = []
     for source, schema in place.contents.get("patternProperties", {}).items():
         x.budget.check("pattern_length", len(source), "patternProperties")
-        patterns.pattern(source)
-        names = StringConstraint(matches=frozenset(("p:" + source,)))
-        out.append((names, x.goal(place, schema)))
+        out.append((strings.matching("p:" + source), x.goal(place, schema)))
     return tuple(out)
 
 

@@ -13,8 +13,10 @@ from functools import lru_cache
 from . import unroll
 from .charset import CharSet
 from .errors import LimitExceeded
+from .except_text import ExceptPrinter
 from .gbnf import identifier
-from .nodes import Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
+from .json_text import quote as json_quote
+from .nodes import Chars, Choice, Dfa, Except, Literal, Node, Repeat, Rule, Sequence, Token
 
 
 def print_lark(root: Node, max_bytes: int = 1_000_000) -> str:
@@ -34,6 +36,8 @@ class _Printer:
         self.keep: list[Node] = []  # so that no id is used twice
         self.automata: dict[tuple[int, bool], Node] = {}
         self.size, self.max_bytes = 0, max_bytes
+        named = lambda rule: self.name(rule, True)  # noqa: E731
+        self.excepts = ExceptPrinter(_json_character, named, self.named_text)
 
     def run(self, root: Node) -> str:
         self.emit("start", self.rule(root, 0))
@@ -58,6 +62,11 @@ class _Printer:
             self.queue.append((self.names[key], rule.body, terminal))
             self.keep.append(rule)
         return self.names[key]
+
+    def named_text(self, text: str) -> str:
+        name = self.fresh("NAME")
+        self.emit(name, text)
+        return name
 
     def fresh(self, hint: str) -> str:
         number = self.counts.get(hint, 0)
@@ -135,6 +144,8 @@ class _Printer:
                 if key not in self.automata:
                     self.automata[key] = unroll.regular(automaton, escaped)
                 return self.part(self.automata[key], level)
+            case Except(texts):
+                return self.excepts.text(texts), False
         raise TypeError(f"{type(node).__name__} inside a token")
 
     @staticmethod
@@ -164,6 +175,11 @@ def _escape(char: str) -> str:
     return (
         char if char == " " or (char.isprintable() and ord(char) > 32) else f"\\x{{{ord(char):X}}}"
     )
+
+
+@lru_cache(maxsize=4096)
+def _json_character(char: str) -> str:
+    return quote(json_quote(char)[1:-1])
 
 
 @lru_cache(maxsize=4096)

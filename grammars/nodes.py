@@ -8,8 +8,9 @@ lexer may match greedily, because no text that may follow it can extend it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from .charset import CharSet
 
@@ -17,42 +18,35 @@ if TYPE_CHECKING:
     from .automaton import Automaton
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(Struct, frozen=True, gc=False):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chars:
+class Chars(Struct, frozen=True, gc=False):
     """One character of a set."""
 
     ranges: CharSet
 
 
-@dataclass(frozen=True, slots=True)
-class Sequence:
+class Sequence(Struct, frozen=True):
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     options: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(Struct, frozen=True):
     body: Node
     min: int
     max: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     body: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Dfa:
+class Dfa(Struct, frozen=True, gc=False):
     """A deterministic automaton; each printer unrolls it in its own way.
 
     `escaped`: its characters are spelled as inside a JSON string.
@@ -62,15 +56,20 @@ class Dfa:
     escaped: bool = False
 
 
-@dataclass(eq=False, slots=True)
-class Rule:
+class Except(Struct, frozen=True, gc=False):
+    """The inside of every JSON string but those of these texts; only within a token."""
+
+    texts: frozenset[str]
+
+
+class Rule(Struct, eq=False):
     """A named node; `hint` is where the printed name starts from."""
 
     hint: str
     body: Node = field(default_factory=lambda: NEVER)
 
 
-Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Rule
+Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Except | Rule
 
 EPSILON: Node = Sequence(())
 NEVER: Node = Choice(())
@@ -144,6 +143,8 @@ def nullable(node: Node) -> bool:
             return nullable(body)
         case Dfa(automaton, _):
             return automaton.accept[0]
+        case Except(texts):
+            return "" not in texts
     return False
 
 
@@ -178,8 +179,8 @@ def children(node: Node) -> Iterable[Node]:
     return ()
 
 
-def rules(root: Node, tokens: bool = True) -> Iterator[Rule]:
-    """Every rule reachable from `root`, those inside of tokens too unless told otherwise."""
+def rules(root: Node) -> Iterator[Rule]:
+    """Every rule reachable from `root`."""
     seen: set[int] = set()
     stack = [root]
     while stack:
@@ -189,6 +190,4 @@ def rules(root: Node, tokens: bool = True) -> Iterator[Rule]:
                 continue
             seen.add(id(node))
             yield node
-        elif not tokens and isinstance(node, Token):
-            continue
-        stack.extend(reversed(tuple(children(node))))
+        stack.extend(children(node))

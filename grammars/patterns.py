@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
+from itertools import product
 
 from . import automaton, charset, nodes
 from .automaton import Automaton
+from .memo import memo
 from .nodes import EPSILON, NEVER, Chars, Node
 from .regex_automaton import Matcher, determinize, has_assertion
 from .regex_syntax import Anchor, Concat, Either, Loop, Regex, Set, parse
 
 ANY_TEXT = nodes.repeat(Chars(charset.UNIVERSE), 0, None)
 MAX_UNROLLED = 4_000
+MAX_TEXTS = 32
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,13 @@ class Pattern:
         return None if node is None or _unrolled(node) > MAX_UNROLLED else node
 
     @cached_property
+    def texts(self) -> tuple[str, ...] | None:
+        """All texts of the language where those are few, as those of `^(a|b)$` are."""
+        return None if self.node is None else _texts(self.node)
+
+    @property
     def automaton(self) -> Automaton:
-        return determinize(self.source, self.tree, (not self.whole, not self.whole))
+        return _automaton(self)
 
     @cached_property
     def lengths(self) -> tuple[int, int | None] | None:
@@ -51,7 +59,12 @@ class Pattern:
         return self._matcher.matches(text)
 
 
-@lru_cache(maxsize=2048)
+@memo(lambda a, p: a.weight, 32_000_000)
+def _automaton(p: Pattern) -> Automaton:
+    return determinize(p.source, p.tree, (not p.whole, not p.whole))
+
+
+@memo(lambda p, *_: 1_000 + 300 * len(p.source), 32_000_000)
 def pattern(source: str, whole: bool = False) -> Pattern:
     """Raises UnsupportedPattern at once if the syntax is wrong."""
     made = Pattern(source, whole)
@@ -133,6 +146,23 @@ def at_least(node: Node) -> float:
         case nodes.Repeat(body, _, high):
             return math.inf if high is None else at_least(body)
     return 1
+
+
+def _texts(node: Node) -> tuple[str, ...] | None:
+    match node:
+        case Chars(((low, high),)) if low == high:
+            return (chr(low),)
+        case nodes.Sequence(items):
+            parts = [_texts(i) for i in items]
+            found = [p for p in parts if p is not None]
+            if len(found) < len(parts) or math.prod(map(len, found)) > MAX_TEXTS:
+                return None
+            return tuple(map("".join, product(*found)))
+        case nodes.Choice(options) if len(options) <= MAX_TEXTS:
+            parts = [_texts(o) for o in options]
+            together = tuple(dict.fromkeys(t for p in parts for t in p or ()))
+            return None if None in parts or len(together) > MAX_TEXTS else together
+    return None
 
 
 def _unrolled(node: Node) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from . import nodes
-from .nodes import Choice, Node, Repeat, Rule, Sequence, is_never
+from .nodes import Choice, Node, Repeat, Rule, Sequence, Token, is_never
 
 MAX_DEPTH = 60
 
@@ -20,24 +20,47 @@ def prune(root: Rule, values: Iterable[Rule], good: set[int], thorough: bool) ->
     tried: set[int] = set()
     if not thorough and all(_ends(rule, good, tried, 0) for rule in values):
         return root
-    rules = list(nodes.rules(root, tokens=False))
-    good = set()
-    left, before = rules[::-1], len(rules) + 1
-    while left and len(left) < before:
-        before = len(left)
-        still = []
-        for rule in left:
-            if id(rule) in good or _productive(rule.body, good):
-                good.add(id(rule))
-            else:
-                still.append(rule)
-        left = still
+    users = _users(root)
+    good = _productive_rules([rule for rule, _ in users.values()], users)
     if id(root) not in good:
         return nodes.NEVER
-    for rule in rules:
-        if id(rule) in good:
-            rule.body = _cut(rule.body, good)
+    bad = [found for key, (_, found) in users.items() if key not in good]
+    for rule in {id(r): r for found in bad for r in found}.values():
+        rule.body = _cut(rule.body, good)
     return root
+
+
+Users = dict[int, tuple[Rule, list[Rule]]]
+
+
+def _users(root: Rule) -> Users:
+    """Every rule outside of tokens, by its id, and the rules that refer to it."""
+    users: Users = {id(root): (root, [])}
+    queue = [root]
+    for rule in queue:
+        stack: list[Node] = [rule.body]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, Rule):
+                if id(node) not in users:
+                    users[id(node)] = (node, [])
+                    queue.append(node)
+                users[id(node)][1].append(rule)
+            elif not isinstance(node, Token):
+                stack.extend(nodes.children(node))
+    return users
+
+
+def _productive_rules(rules: list[Rule], users: Users) -> set[int]:
+    """The ids of the rules with an end; a rule is looked at again once another turns out good."""
+    good: set[int] = set()
+    stack = rules
+    while stack:
+        rule = stack.pop()
+        if id(rule) not in good and _productive(rule.body, good):
+            good.add(id(rule))
+            stack.extend(users[id(rule)][1])
+    return good
 
 
 def _ends(rule: Rule, good: set[int], tried: set[int], depth: int) -> bool:

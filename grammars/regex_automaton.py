@@ -8,9 +8,10 @@ path that passed it; a lookbehind is an automaton that has run since the start o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from . import automaton, charset
+from msgspec import Struct, field
+
+from . import automaton, charset, regular
 from .automaton import Automaton
 from .charset import CharSet
 from .errors import LimitExceeded, UnsupportedPattern
@@ -22,8 +23,7 @@ Config = tuple[int, Obligations]
 State = tuple[int, tuple[int, ...], frozenset[Config]]
 
 
-@dataclass(slots=True)
-class _Nfa:
+class _Nfa(Struct):
     """Thompson's construction; `free` edges carry a condition or None, `sets` edges characters."""
 
     pattern: str
@@ -92,7 +92,7 @@ def _look_automaton(pattern: str, look: Look, limit: int) -> Automaton:
     if not _self_contained(look.body, look.ahead):
         raise UnsupportedPattern(pattern, 0, "this assertion inside a lookaround")
     a = determinize(pattern, look.body, search=(not look.ahead, look.ahead), limit=limit)
-    return automaton.complement(a, limit) if look.negative and look.ahead else a
+    return regular.complement(a, limit) if look.negative and look.ahead else a
 
 
 def _self_contained(tree: Regex, ahead: bool) -> bool:

@@ -6,44 +6,42 @@ literal `{`, `}` or `]`, and `-` beside a class escape inside brackets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from contextlib import suppress
+
+from msgspec import Struct
 
 from . import charset
 from .charset import CharSet
 from .errors import UnsupportedPattern
+from .memo import memo
 
 
-@dataclass(frozen=True, slots=True)
-class Set:
+class Set(Struct, frozen=True, gc=False):
     ranges: CharSet
 
 
-@dataclass(frozen=True, slots=True)
-class Concat:
+class Concat(Struct, frozen=True, gc=False):
     items: tuple[Regex, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Either:
+class Either(Struct, frozen=True, gc=False):
     options: tuple[Regex, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Loop:
+class Loop(Struct, frozen=True, gc=False):
     body: Regex
     min: int
     max: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
+class Anchor(Struct, frozen=True, gc=False):
     """`kind` is one of ^ $ b B."""
 
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True, gc=False):
     body: Regex
     ahead: bool
     negative: bool
@@ -55,6 +53,8 @@ DOT = charset.complement(charset.LINE_ENDS)
 MAX_COUNT = 100_000
 MAX_NESTING = 60
 _CONTROL = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
+_SHORT_BOUNDS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
+_BRACKET = re.compile(r"\[(?:\\.|[^\]\\])*\]", re.DOTALL)
 _CLASSES = {"d": charset.DIGIT, "w": charset.WORD, "s": charset.SPACE}
 
 
@@ -119,11 +119,12 @@ class _Parser:
         return Loop(atom, low, high)
 
     def quantifier(self) -> tuple[int, int | None] | None:
-        for char, bounds in (("*", (0, None)), ("+", (1, None)), ("?", (0, 1))):
-            if self.take(char):
-                return bounds
-        if self.peek() != "{":
+        char = self.peek()
+        if not char or char not in "*+?{":
             return None
+        if char != "{":
+            self.at += 1
+            return _SHORT_BOUNDS[char]
         end = self.text.find("}", self.at)
         low, comma, high = self.text[self.at + 1 : end].partition(",") if end > 0 else ("", "", "")
         if not (low.isascii() and low.isdigit()):
@@ -148,7 +149,7 @@ class _Parser:
         self.at += 1
         if char in "^$":
             return Anchor(char)
-        return Set(DOT if char == "." else charset.intersect(charset.of(char), charset.UNIVERSE))
+        return Set(DOT if char == "." else charset.single(ord(char)))
 
     def group(self) -> Regex:
         start = self.at
@@ -201,7 +202,7 @@ class _Parser:
         if char in "pP":
             return self.unicode_property(char == "P")
         point = self.escaped_point(char)
-        return charset.intersect(((point, point),), charset.UNIVERSE)
+        return charset.single(point)
 
     def escaped_point(self, char: str) -> int:
         if char in _CONTROL:
@@ -260,6 +261,15 @@ class _Parser:
         return charset.complement(ranges) if negated else ranges
 
     def bracket(self) -> CharSet:
+        whole = _BRACKET.match(self.text, self.at)
+        if whole is not None and len(whole[0]) < 1_000:
+            with suppress(UnsupportedPattern):  # it is raised below, with its place
+                ranges = _class(whole[0])
+                self.at = whole.end()
+                return ranges
+        return self.brackets()
+
+    def brackets(self) -> CharSet:
         self.at += 1
         negated = self.take("^")
         sets: list[CharSet] = []
@@ -293,7 +303,13 @@ class _Parser:
                 return charset.of("-")
             return self.class_escape()
         self.at += 1
-        return charset.intersect(charset.of(char), charset.UNIVERSE)
+        return charset.single(ord(char))
+
+
+@memo(lambda ranges, text: 100 + len(text) + 128 * len(ranges), 4_000_000)
+def _class(text: str) -> CharSet:
+    """The set of a bracket expression; patterns repeat theirs a lot."""
+    return _Parser(text).brackets()
 
 
 def _single(ranges: CharSet) -> bool:

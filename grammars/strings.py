@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterable
+from itertools import chain
 
-from . import automaton, formats, nodes, patterns
+from msgspec import Struct
+from msgspec.structs import replace
+
+from . import automaton, formats, nodes, patterns, regular
 from .automaton import Automaton
-from .json_text import MAX_NAME, STRING, all_except, quote, quoted
-from .nodes import NEVER, Dfa, Literal, Node, Token
+from .json_text import STRING, quote, quoted
+from .memo import memo
+from .nodes import NEVER, Dfa, Except, Literal, Node, Token
 from .patterns import Pattern
 
 MAX_FINITE = 64
+MAX_NAME = 120  # characters of an excluded text; longer ones take an automaton
 
 
-@dataclass(frozen=True, slots=True)
-class StringConstraint:
+class StringConstraint(Struct, frozen=True, cache_hash=True, gc=False):
     """Texts of low..high code points that match all of `matches` and none of `avoids`.
 
     `values`, where given, is the whole set; `excluded` are left out. Patterns are names:
@@ -28,6 +32,12 @@ class StringConstraint:
     avoids: frozenset[str] = frozenset()
     values: tuple[str, ...] | None = None
     excluded: frozenset[str] = frozenset()
+
+    @property
+    def weight(self) -> int:
+        """About the bytes it takes."""
+        texts = chain(self.matches, self.avoids, self.values or (), self.excluded)
+        return 500 + sum([64 + len(t) for t in texts])
 
     def accepts(self, text: str) -> bool:
         return (
@@ -47,6 +57,23 @@ def lookup(name: str) -> Pattern:
     return formats.pattern(text) if kind == "f" else patterns.pattern(text)
 
 
+def matching(name: str) -> StringConstraint:
+    """The texts that a pattern or format matches."""
+    texts = lookup(name).texts
+    if texts is not None:
+        return StringConstraint(values=texts)
+    return StringConstraint(matches=frozenset((name,)))
+
+
+def outside(patterns: Iterable[str], excluded: frozenset[str]) -> StringConstraint:
+    """The texts that no pattern matches, without those excluded."""
+    known = {name: lookup(name).texts for name in patterns}
+    avoids = frozenset(name for name, texts in known.items() if texts is None)
+    return StringConstraint(
+        avoids=avoids, excluded=excluded.union(*(t or () for t in known.values()))
+    )
+
+
 def intersect(a: StringConstraint, b: StringConstraint) -> StringConstraint | None:
     """Their conjunction, or None where it is known to be empty."""
     if a == ANY:
@@ -64,7 +91,16 @@ def intersect(a: StringConstraint, b: StringConstraint) -> StringConstraint | No
         return StringConstraint(values=values) if values else None
     if (both.high is not None and both.low > both.high) or both.matches & both.avoids:
         return None
-    return both
+    return _settled(both)
+
+
+def _settled(c: StringConstraint) -> StringConstraint:
+    """Without the excluded texts that are outside anyway: they cost a state a character."""
+    if not c.excluded or c == replace(ANY, excluded=c.excluded):
+        return c
+    rest = replace(c, excluded=frozenset())
+    kept = frozenset(t for t in c.excluded if rest.accepts(t))
+    return c if len(kept) == len(c.excluded) else replace(rest, excluded=kept)
 
 
 def complement(c: StringConstraint) -> list[StringConstraint]:
@@ -81,23 +117,22 @@ def complement(c: StringConstraint) -> list[StringConstraint]:
     return out
 
 
-@lru_cache(maxsize=2048)
+@memo(lambda a, c: a.weight + c.weight, 32_000_000)
 def to_automaton(c: StringConstraint) -> Automaton:
     """Over the characters of the strings, not over their JSON spelling."""
     if c.values is not None:
-        return automaton.of_texts(c.values)
+        return regular.of_texts(c.values)
     parts = [lookup(p).automaton for p in sorted(c.matches)]
     if c.excluded:
-        parts.append(automaton.all_except(c.excluded))
-    a = automaton.intersect(parts or [automaton.ANYTHING])
+        parts.append(regular.all_except(c.excluded))
+    a = regular.intersect(parts or [automaton.ANYTHING])
     for name in sorted(c.avoids):
-        a = automaton.difference(a, lookup(name).automaton)
+        a = regular.difference(a, lookup(name).automaton)
     if c.low or c.high is not None:
-        a = automaton.bound_length(a, c.low, c.high)
+        a = regular.bound_length(a, c.low, c.high)
     return a
 
 
-@lru_cache(maxsize=4096)
 def is_empty(c: StringConstraint) -> bool:
     if c.values is not None:
         return not c.values
@@ -105,6 +140,11 @@ def is_empty(c: StringConstraint) -> bool:
         return c.high == 0 and (c.low > 0 or "" in c.excluded)
     if c.high is not None and c.low > c.high:
         return True
+    return _is_empty(c)
+
+
+@memo(lambda _, c: c.weight, 4_000_000)
+def _is_empty(c: StringConstraint) -> bool:
     if not c.avoids and len(c.matches) <= 1:
         simple = _simple_body(replace(c, excluded=frozenset()))
         if simple == NEVER:
@@ -119,15 +159,21 @@ def overlap(a: StringConstraint, b: StringConstraint) -> bool:
     return both is not None and not is_empty(both)
 
 
-@lru_cache(maxsize=2048)
 def to_node(c: StringConstraint) -> Node:
     """JSON text of the strings, one token."""
     if c == ANY:
         return STRING
     if c.values is not None:
         return nodes.choice(*(Token(Literal(quote(v))) for v in c.values))
+    return _token(c)
+
+
+@memo(lambda _, c: 10 * c.weight, 16_000_000)
+def _token(c: StringConstraint) -> Node:
     if c == replace(ANY, excluded=c.excluded) and max(map(len, c.excluded)) <= MAX_NAME:
-        return Token(nodes.sequence(Literal('"'), all_except(c.excluded), Literal('"')))
+        for text in c.excluded:
+            quote(text)  # raises where it cannot be spelled
+        return Token(nodes.sequence(Literal('"'), Except(c.excluded), Literal('"')))
     return _quoted(body(c))
 
 
@@ -161,7 +207,7 @@ def finite_values(c: StringConstraint) -> list[str] | None:
         return list(c.values)
     if not c.matches and (c.high is None or c.high > 1):
         return None
-    return automaton.finite_texts(to_automaton(c), MAX_FINITE)
+    return regular.finite_texts(to_automaton(c), MAX_FINITE)
 
 
 def without(c: StringConstraint, texts: frozenset[str]) -> StringConstraint | None:

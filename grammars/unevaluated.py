@@ -7,13 +7,13 @@ branches in each of which that is settled: every anyOf member, for instance, hol
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import keywords
+from msgspec import Struct
+
+from . import keywords, strings
 from .documents import Place
 from .errors import UnsupportedSchema
-from .strings import StringConstraint
 from .values import (
     EVERYTHING,
     FALSE,
@@ -35,8 +35,7 @@ _APPLICATORS = (
 MAX_NESTING = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What has been evaluated: property names, patterns of names, or all; the first `prefix`
     items, those that satisfy one of `contains`, or all."""
 
@@ -188,7 +187,7 @@ def _apply(x: Expander, have: Branches, goal: Goal, keyword: str) -> Branches:
 
 
 def _properties(seen: Seen, goal: Goal) -> Values:
-    names = StringConstraint(avoids=frozenset("p:" + p for p in seen.patterns), excluded=seen.names)
+    names = strings.outside(("p:" + p for p in seen.patterns), seen.names)
     return keywords.typed(objects=(ObjectConstraint(every=((names, goal),)),))
 
 

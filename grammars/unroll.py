@@ -12,6 +12,7 @@ from .automaton import Automaton
 from .charset import CharSet
 from .errors import LimitExceeded
 from .json_text import plain_set, shared_set
+from .memo import memo
 from .nodes import EPSILON, NEVER, Chars, Node, Rule
 
 MAX_COMPONENT = 40
@@ -20,10 +21,12 @@ INLINE_DEPTH = 6
 Spell = Callable[[CharSet], Node]
 
 
+@memo(lambda _, a, *__: 4 * a.weight, 32_000_000)
 def right_linear(a: Automaton, escaped: bool) -> Node:
     return _Unroller(a, shared_set if escaped else plain_set, False).run()
 
 
+@memo(lambda _, a, *__: 4 * a.weight, 32_000_000)
 def regular(a: Automaton, escaped: bool) -> Node:
     """Raises LimitExceeded where a loop has too many states to be said without recursion."""
     return _Unroller(a, shared_set if escaped else plain_set, True).run()

@@ -7,7 +7,7 @@ them, which is what makes recursion through any keyword terminate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from .numbers import ANY as ANY_NUMBER
 from .numbers import NumberConstraint
@@ -32,8 +32,7 @@ def both(a: Goal, b: Goal) -> Goal:
     return joined
 
 
-@dataclass(frozen=True, slots=True)
-class Contains:
+class Contains(Struct, frozen=True, cache_hash=True, gc=False):
     """low..high (None: any number) of the items from index `start` on satisfy `goal`."""
 
     start: int
@@ -42,8 +41,7 @@ class Contains:
     high: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayConstraint:
+class ArrayConstraint(Struct, frozen=True, cache_hash=True, gc=False):
     """Item i satisfies prefix[i], later ones `items`; low..high of them."""
 
     prefix: tuple[Goal, ...] = ()
@@ -57,8 +55,7 @@ class ArrayConstraint:
         return self.prefix[index] if index < len(self.prefix) else self.items
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectConstraint:
+class ObjectConstraint(Struct, frozen=True, cache_hash=True, gc=False):
     """`props`: goals of named properties, in order. `every`: each property whose name is in the
     set satisfies the goal. `some`: at least one such property does. low..high properties."""
 
@@ -84,8 +81,7 @@ ANY_ARRAY = ArrayConstraint()
 ANY_OBJECT = ObjectConstraint()
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(Struct, frozen=True, cache_hash=True, gc=False):
     null: bool = False
     booleans: frozenset[bool] = frozenset()
     numbers: tuple[NumberConstraint, ...] = ()

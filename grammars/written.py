@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import automaton, json_text, lark_parser, nodes, patterns, texts
+from . import json_text, lark_parser, nodes, patterns, regular, texts
 from .automaton import Automaton
 from .nodes import EPSILON, Chars, Choice, Dfa, Literal, Node, Repeat, Rule, Sequence, Token
 
@@ -31,7 +31,7 @@ def _regex(pattern: str, end: str | None) -> Node:
     """Free of `end`, which would otherwise be read as part of an open pattern's text."""
     found = patterns.pattern(pattern, whole=True)
     if end is not None:
-        return Dfa(automaton.intersect([found.automaton, texts.without((end,))]))
+        return Dfa(regular.intersect([found.automaton, texts.without((end,))]))
     return Dfa(found.automaton) if found.node is None else found.node
 
 

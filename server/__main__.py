@@ -10,7 +10,7 @@ from server.config import ConfigError, load_config, misspelt_variables
 from server.crashes import CrashRecord
 from server.loader import Loader
 from server.progress import open_display
-from server.startup import StartError, bind, check_files, prepare_environment
+from server.startup import StartError, bind, check_exposure, check_files, prepare_environment
 from server.supervisor import Supervisor, can_supervise
 
 
@@ -20,6 +20,7 @@ def main() -> int:
         config = load_config(sys.argv[1:], os.environ)
         headers = check_files(config)
         socket = bind(config.host, config.port)
+        check_exposure(config, socket)
     except (ConfigError, ModelLoadError, StartError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -36,6 +36,7 @@ from server.embedding import EmbeddingModels
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, quote
 from server.middleware import Envelope, error_response
 from server.models import Models
+from server.security import Gate, Hosts, Origins
 from server.store import open_store
 
 
@@ -74,7 +75,7 @@ def create_app(
         Health(models, record),
     )
     middleware = [
-        Middleware(Envelope, api_keys=config.api_keys),
+        Middleware(Envelope, gate=gate_of(config)),
         Middleware(WriteTimeout, seconds=config.write_timeout),
     ]
     if record is not None:
@@ -85,6 +86,12 @@ def create_app(
         exception_handlers={HTTPException: _on_http_exception},
         lifespan=lifespan,
     )
+
+
+def gate_of(config: ServerConfig) -> Gate:
+    """Who gets in, by the settings."""
+    hosts = Hosts.of(config.host, config.allowed_hosts)
+    return Gate(hosts, Origins(config.allowed_origins), config.api_keys)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

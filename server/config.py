@@ -65,6 +65,12 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8080
     api_keys: tuple[str, ...] = ()
+    allow_unauthenticated: bool = False
+    """Listen beyond this machine although there is no key."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names in the Host header, beside loopback, addresses and the machine's own."""
+    allowed_origins: tuple[str, ...] = ()
+    """Web pages that may use the server."""
     log_level: str = "info"
     probe: bool = True
     cache_dir: Path | None = None
@@ -93,6 +99,9 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
 SERVER_FIELDS = (
     "host",
     "port",
+    "allow_unauthenticated",
+    "allowed_hosts",
+    "allowed_origins",
     "log_level",
     "probe",
     "cache_dir",

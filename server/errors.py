@@ -4,6 +4,7 @@ ApiError                     errors of the front end; `loc` is the path of the f
 ├── InvalidRequest           a field has a value that it cannot have
 ├── UnsupportedField         a field is known, but not served here (yet)
 ├── InvalidApiKey
+├── Forbidden                a host or a web page that is not on the list
 ├── ModelNotFound
 ├── WrongTask                the model is made for something else
 ├── NotManaged               a route that would change which models there are
@@ -55,6 +56,10 @@ class UnsupportedField(InvalidRequest):
 
 class InvalidApiKey(ApiError):
     """No key, or a wrong one."""
+
+
+class Forbidden(ApiError):
+    """Asked by a name, or from a web page, that is not on the list."""
 
 
 class ModelNotFound(ApiError):
@@ -119,6 +124,7 @@ FATES: dict[type[Exception], Fate] = {
     InvalidRequest: Fate(400, _REQUEST, "invalid_value"),
     UnsupportedField: Fate(400, _REQUEST, "unsupported_parameter"),
     InvalidApiKey: Fate(401, _REQUEST, "invalid_api_key"),
+    Forbidden: Fate(403, _REQUEST, "forbidden"),
     ModelNotFound: Fate(404, _REQUEST, "model_not_found"),
     WrongTask: Fate(400, _REQUEST, "model_not_supported"),
     CrashedBefore: Fate(400, _REQUEST, "crashed_before"),

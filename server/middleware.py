@@ -1,16 +1,15 @@
-"""What every request goes through: id, key, clock, one line in the log, errors in one shape.
+"""What every request goes through: id, gate, clock, one line in the log, errors in one shape.
 
 Plain ASGI: nothing is added to a stream's chunks but one function call.
 """
 
 from __future__ import annotations
 
-import hmac
 import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -22,7 +21,8 @@ from engine.errors import EngineError
 from engine.request import RequestDone, RequestFailed
 from server.connection import ClientDisconnected
 from server.dialects import encoded_error
-from server.errors import InvalidApiKey, fate_of, problem
+from server.errors import fate_of, problem
+from server.security import Gate
 
 log = logging.getLogger("ingle.access")
 
@@ -58,9 +58,9 @@ class RequestLog(Struct):
 class Envelope:
     """The outermost application."""
 
-    def __init__(self, app: ASGIApp, api_keys: Sequence[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
-        self._api_keys = [key.encode() for key in api_keys]
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,38 +73,18 @@ class Envelope:
         async def send_stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                _stamp(message, record)
+                _stamp(message, record, self._gate.cors(headers))
             await send(message)
 
         try:
-            self._authorize(scope["path"], headers)
-            await self._app(scope, receive, send_stamped)
+            answer = self._gate.admit(scope["method"], scope["path"], headers)
+            await (answer or self._app)(scope, receive, send_stamped)
         except ClientDisconnected:
             record.status = CLIENT_CLOSED
         except Exception as error:  # noqa: BLE001 - every error has an answer
             await self._fail(error, scope, receive, send_stamped)
         finally:
             _write_line(scope, record)
-
-    def _authorize(self, path: str, headers: Headers) -> None:
-        if not self._api_keys or path == "/health":
-            return
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = [headers.get("x-api-key", "")]
-        if scheme.lower() == "bearer":
-            given.append(token.strip())
-        # Every key is compared, so that the time taken tells nothing of which one is near.
-        found = [
-            hmac.compare_digest(key, candidate.encode("latin-1"))
-            for key in self._api_keys
-            for candidate in given
-        ]
-        if not any(found):
-            raise InvalidApiKey(
-                "the API key is wrong" if any(given) else "this server needs an API key",
-                loc=("header", "authorization"),
-                headers={"www-authenticate": "Bearer"},
-            )
 
     async def _fail(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         record: RequestLog = scope["request_log"]
@@ -128,8 +108,9 @@ def _request_id(headers: Headers) -> str:
     return given if REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
 
 
-def _stamp(message: Message, record: RequestLog) -> None:
+def _stamp(message: Message, record: RequestLog, cors: Mapping[str, str]) -> None:
     headers = MutableHeaders(raw=message.setdefault("headers", []))
+    headers.update(cors)
     headers["x-request-id"] = headers["request-id"] = record.id
     headers["openai-processing-ms"] = str(round((time.perf_counter() - record.started) * 1000))
 

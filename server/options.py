@@ -174,6 +174,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("port", "server", integer(0, 65535), "port to listen on; 0 takes a free one"),
     Option("api_key", "server", TEXT, "clients must send one of these keys", repeat=True),
     Option("api_key_file", "server", PATH, "file with one key a line"),
+    Option("allow_unauthenticated", "server", SWITCH, "listen beyond this machine without a key"),
+    Option("allowed_hosts", "server", TEXT, "further names the server answers to", repeat=True),
+    Option("allowed_origins", "server", TEXT, "web pages that may use the server", repeat=True),
     Option("log_level", "server", LOG_LEVEL, "least severe line that is logged"),
     Option(
         "probe", "server", SWITCH, "load in a child process first and measure the best settings"

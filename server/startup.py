@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.errors import ModelFileNotFound
 from engine.gguf_check import GGUFHeader, check_gguf
 from engine.memory import check_memory
+from server.addresses import is_loopback
 from server.config import ServerConfig
 
 BACKLOG = 2048
@@ -35,6 +36,17 @@ def check_files(config: ServerConfig) -> dict[Path, GGUFHeader]:
                 raise ModelFileNotFound(f"no such LoRA file: {adapter.path}")
             check_gguf(adapter.path)
     return headers
+
+
+def check_exposure(config: ServerConfig, listener: socket.socket) -> None:
+    """Raises StartError where everybody on the network would get in and nobody said so."""
+    if config.api_keys or config.allow_unauthenticated or is_loopback(listener.getsockname()[0]):
+        return
+    listener.close()
+    raise StartError(
+        f"{config.host} can be reached from other machines: set --api-key-file or INGLE_API_KEY,"
+        " or say --allow-unauthenticated too"
+    )
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -76,6 +76,12 @@ def failed_load(tmp_path: Path, *flags: str) -> str:
     return errors[0].removeprefix("error: ")
 
 
+def test_listening_to_the_network_without_a_key_is_said_twice(tmp_path, real):
+    error = refused(tmp_path, "--model", str(real), "--host", "0.0.0.0", "--port", "0")
+    assert error.startswith("0.0.0.0 can be reached from other machines: set --api-key-file")
+    assert "--allow-unauthenticated" in error
+
+
 def test_no_such_file(tmp_path):
     assert refused(tmp_path, "--model", "no.gguf").startswith("--model: no.gguf is no file")
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import grammars
-from grammars import automaton, strings, unroll
+from grammars import regular, strings, unroll
 from grammars.charset import unicode_property
 from grammars.gbnf import print_gbnf
 from grammars.patterns import pattern
@@ -85,12 +85,12 @@ def test_a_property_of_the_unicode_database():
 
 def test_boolean_operations_on_automata():
     a, b = pattern("^a*$").automaton, pattern("^(aa)*$").automaton
-    odd = automaton.difference(a, b)
+    odd = regular.difference(a, b)
     assert [odd.matches("a" * n) for n in range(5)] == [False, True, False, True, False]
-    assert automaton.intersect([odd, b]).is_empty()
-    everything = automaton.union([odd, automaton.complement(odd)])
+    assert regular.intersect([odd, b]).is_empty()
+    everything = regular.union([odd, regular.complement(odd)])
     assert everything.matches("") and everything.matches("xyz")
-    assert automaton.finite_texts(automaton.bound_length(odd, 0, 4), 9) == ["a", "aaa"]
+    assert regular.finite_texts(regular.bound_length(odd, 0, 4), 9) == ["a", "aaa"]
 
 
 @pytest.mark.parametrize("source", ["^(abc|d)*$", "^(a(b(c|d)*e)*)*$", r"^([ab]{3})*$", "(ab)+c"])

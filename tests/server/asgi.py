@@ -84,6 +84,7 @@ class Client:
             body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         )
         merged = {"content-type": "application/json", "content-length": str(len(raw))}
+        merged["host"] = "127.0.0.1:8080"
         merged |= dict(headers or {})
         scope = {
             "type": "http",

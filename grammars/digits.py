@@ -1,0 +1,210 @@
+"""Constraints on numbers as automata over the digits of decimals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from . import automaton, charset
+from .automaton import Automaton
+from .errors import LimitExceeded
+
+if TYPE_CHECKING:
+    from .numbers import NumberConstraint
+
+MAX_MODULUS = 2_000
+MAX_DIGITS = 400
+
+LESS, EQUAL, GREATER = -1, 0, 1
+Pairs = tuple[tuple[int, int], ...]
+State = tuple[int, bool, bool, Pairs, Pairs]
+
+
+class _Point(Struct, frozen=True):
+    """Compares the magnitude of a number with this one, digit by digit.
+
+    A state is (digits read, cut off above the own count; comparison of the digits so far).
+    """
+
+    negative: bool
+    whole: tuple[int, ...]
+    fraction: tuple[int, ...]
+
+    def integer_step(self, state: tuple[int, int], digit: int) -> tuple[int, int]:
+        count, sign = state
+        if count >= len(self.whole):
+            return len(self.whole) + 1, GREATER
+        if sign == EQUAL:
+            sign = _sign(digit - self.whole[count])
+        return count + 1, sign
+
+    def point(self, state: tuple[int, int]) -> tuple[int, int]:
+        count, sign = state
+        return 0, LESS if count < len(self.whole) else GREATER if count > len(self.whole) else sign
+
+    def fraction_step(self, state: tuple[int, int], digit: int) -> tuple[int, int]:
+        count, sign = state
+        if sign != EQUAL:
+            return 0, sign
+        own = self.fraction[count] if count < len(self.fraction) else 0
+        return min(count + 1, len(self.fraction)), _sign(digit - own)
+
+    def result(self, state: tuple[int, int], negative: bool, in_fraction: bool) -> int:
+        """Comparison of the whole number with this one."""
+        count, sign = state if in_fraction else self.point(state)
+        if sign == EQUAL and any(self.fraction[count:]):
+            sign = LESS
+        if negative != self.negative:
+            return LESS if negative else GREATER
+        return -sign if negative else sign
+
+
+def _sign(x: int) -> int:
+    return (x > 0) - (x < 0)
+
+
+def _point(value: Fraction) -> _Point:
+    text = format(_decimal(abs(value)), "f")
+    whole, _, fraction = text.partition(".")
+    if len(text) > MAX_DIGITS:
+        raise LimitExceeded("", "", "states", f"a bound of over {MAX_DIGITS} digits")
+    return _Point(value < 0, tuple(map(int, whole)), tuple(map(int, fraction.rstrip("0"))))
+
+
+def _decimal(value: Fraction) -> Decimal:
+    """Exact: the denominator of a JSON number divides a power of ten."""
+    places = 0
+    while value.denominator != 1 and places <= MAX_DIGITS:
+        value, places = value * 10, places + 1
+    return Decimal(value.numerator).scaleb(-places) if places else Decimal(value.numerator)
+
+
+def decimals(c: NumberConstraint) -> Automaton:
+    """The decimals of a constraint that names no values: no exponent, no negative zero."""
+    digits = _Digits(c)
+    return automaton.explore(digits.parts, digits.start, digits.follow, digits.ends)
+
+
+class _Digits:
+    """One pass over the digits for all parts of a constraint.
+
+    A state is (phase, negative, non-zero, point states, remainders); phases: 0 start, 1 after
+    the sign, 2 after a leading zero, 3 in the integer part, 4 after the dot, 5 in the fraction.
+    """
+
+    def __init__(self, c: NumberConstraint) -> None:
+        self.c = c
+        self.points: dict[Fraction, _Point] = {}
+        for value in (c.low, c.high, *c.excluded):
+            if value is not None:
+                self.points[value] = _point(value)
+        self.order = list(self.points)
+        # Whole numbers are written as such: 3, never 3.0, though both are integers to a validator.
+        self.whole = c.step is not None and c.step.denominator == 1
+        steps = ([c.step] if c.step is not None else []) + sorted(c.not_steps)
+        self.moduli = [_modulus(s) for s in steps]
+        self.parts = [charset.of("-"), charset.of("."), *(charset.of(str(d)) for d in range(10))]
+        self.start: State = (
+            0,
+            False,
+            False,
+            tuple((0, EQUAL) for _ in self.order),
+            tuple((0, 0) for _ in self.moduli),
+        )
+        total = math.prod(m * (p + 1) for m, p in self.moduli)
+        if total > MAX_MODULUS:
+            raise LimitExceeded("", "multipleOf", "states", f"{total} remainders to tell apart")
+
+    def follow(self, state: State) -> Iterator[State | None]:
+        phase, negative, nonzero, points, remainders = state
+        yield (1, True, nonzero, points, remainders) if phase == 0 else None
+        if phase in (2, 3) and not self.whole:
+            after = tuple(p.point(s) for p, s in zip(self.points.values(), points, strict=True))
+            yield (4, negative, nonzero, after, remainders)
+        else:
+            yield None
+        # Digits that compare alike with those of the bounds and leave equal remainders are one.
+        pivots = self.pivots(state)
+        known: dict[tuple[int, ...], State | None] = {}
+        for digit in range(10):
+            signs = [_sign(digit - p) for p in pivots]
+            key = (digit > 0, *signs, *[digit % m for m, _ in self.moduli])
+            if key not in known:
+                known[key] = self.digit(state, digit)
+            yield known[key]
+
+    def pivots(self, state: State) -> list[int]:
+        """The next digit of each point that the digits so far equal."""
+        out = []
+        for point, (count, sign) in zip(self.points.values(), state[3], strict=True):
+            digits = point.whole if state[0] <= 3 else point.fraction
+            if sign == EQUAL:
+                out.append(digits[count] if count < len(digits) else 0)
+        return out
+
+    def digit(self, state: State, digit: int) -> State | None:
+        phase, negative, nonzero, points, remainders = state
+        if phase == 2:
+            return None
+        if phase <= 3:
+            moved = tuple(
+                p.integer_step(s, digit) for p, s in zip(self.points.values(), points, strict=True)
+            )
+            rest = tuple(
+                ((r * 10 + digit) % m, 0)
+                for (r, _), (m, _) in zip(remainders, self.moduli, strict=True)
+            )
+            new = 2 if phase < 2 and digit == 0 else 3
+            return new, negative, nonzero or digit > 0, moved, rest
+        moved = tuple(
+            p.fraction_step(s, digit) for p, s in zip(self.points.values(), points, strict=True)
+        )
+        rest = tuple(
+            self._fraction(r, m, digit) for r, m in zip(remainders, self.moduli, strict=True)
+        )
+        return 5, negative, nonzero or digit > 0, moved, rest
+
+    @staticmethod
+    def _fraction(state: tuple[int, int], modulus: tuple[int, int], digit: int) -> tuple[int, int]:
+        """After the places of the step only zeros keep a multiple a multiple (-1: none)."""
+        (rest, place), (m, places) = state, modulus
+        if rest < 0 or place < places:
+            return ((rest * 10 + digit) % m, place + 1) if rest >= 0 else state
+        return (rest, place) if digit == 0 else (-1, places)
+
+    def ends(self, state: State) -> bool:
+        phase, negative, nonzero, points, remainders = state
+        if phase not in (2, 3, 5) or (negative and not nonzero):
+            return False
+        signs = {
+            value: self.points[value].result(s, negative, phase == 5)
+            for value, s in zip(self.order, points, strict=True)
+        }
+        c = self.c
+        if c.low is not None and signs[c.low] < (1 if c.low_open else 0):
+            return False
+        if c.high is not None and signs[c.high] > (-1 if c.high_open else 0):
+            return False
+        if any(signs[x] == 0 for x in c.excluded):
+            return False
+        multiple = [
+            rest >= 0 and rest * 10 ** (places - place) % m == 0
+            for (rest, place), (m, places) in zip(remainders, self.moduli, strict=True)
+        ]
+        wanted = [True] if c.step is not None else []
+        return multiple == wanted + [False] * len(c.not_steps)
+
+
+def _modulus(step: Fraction) -> tuple[int, int]:
+    """(m, places) with: x is a multiple of step when x * 10**places is one of m."""
+    places = 0
+    while step.denominator != 1:
+        step, places = step * 10, places + 1
+        if places > MAX_DIGITS:
+            raise LimitExceeded("", "multipleOf", "states", "too many decimal places")
+    return step.numerator, places

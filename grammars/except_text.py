@@ -1,0 +1,84 @@
+"""Every string but some, printed: a trie of ways out.
+
+Objects that let further properties through exclude the names of the declared ones, which makes
+this most of their grammar. So no nodes are built for it; both notations write it alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from . import charset, nodes
+from .json_text import CHARACTER, escape_set
+from .nodes import Rule
+
+CHUNK = 10  # characters of one rule: engines recurse into groups
+
+_ANY_REST = Rule("chars", nodes.repeat(CHARACTER, 0, None))
+
+
+@lru_cache(maxsize=4096)
+def _other_than(chars: str) -> Rule:
+    """A character that is none of these, then anything."""
+    ranges = charset.complement(charset.of(chars))
+    return Rule("other", nodes.sequence(escape_set(ranges), _ANY_REST))
+
+
+class ExceptPrinter:
+    """Prints for one grammar: `literal` spells a character of a JSON string, `name` gives a rule
+    its name, `define` makes a rule of a text and returns its name."""
+
+    def __init__(
+        self,
+        literal: Callable[[str], str],
+        name: Callable[[Rule], str],
+        define: Callable[[str], str],
+    ) -> None:
+        self._literal, self._name, self._define = literal, name, define
+        self._steps: dict[str, str] = {}
+        self._chunks: dict[str, str] = {}
+        self._tries: dict[frozenset[str], str] = {}
+
+    def text(self, texts: frozenset[str], depth: int = 0) -> str:
+        """One item: the inside of every JSON string but these."""
+        if len(texts) == 1:
+            (tail,) = texts
+            head = len(tail) % CHUNK
+            return self._wrap(tail[:head], self._chunk(tail[head:]))
+        known = self._tries.get(texts)
+        if known is None:
+            known = self._trie(texts, depth)
+            self._tries[texts] = known = self._define(known) if depth else known
+        return known
+
+    def _trie(self, texts: frozenset[str], depth: int) -> str:
+        groups: dict[str, list[str]] = {}
+        for text in texts:
+            if text:
+                groups.setdefault(text[0], []).append(text[1:])
+        first = sorted(groups)
+        options = [self._name(_other_than("".join(first)))]
+        for char in first:
+            rest = self.text(frozenset(groups[char]), depth + 1)
+            options.append(f"{self._literal(char)} {rest}")
+        return f"({' | '.join(options)})" + ("" if "" in texts else "?")
+
+    def _chunk(self, tail: str) -> str:
+        if not tail:
+            return self._name(_other_than(""))
+        known = self._chunks.get(tail)
+        if known is None:
+            text = self._wrap(tail[:CHUNK], self._chunk(tail[CHUNK:]))
+            known = self._chunks[tail] = self._define(text)
+        return known
+
+    def _wrap(self, head: str, rest: str) -> str:
+        """Anything that does not begin with `head`, or `head` and then `rest`."""
+        steps = [self._steps.get(char) or self._step(char) for char in head]
+        return "".join(steps) + rest + ")?" * len(head)
+
+    def _step(self, char: str) -> str:
+        other = self._name(_other_than(char))
+        step = self._steps[char] = f"({other} | {self._literal(char)} "
+        return step
