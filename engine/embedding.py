@@ -37,6 +37,8 @@ class Embedder(Protocol):
     """Floats of one row."""
     max_tokens: int
     """Most tokens of one pass; no input may be longer."""
+    pack_tokens: int
+    """Most tokens of a pass with several inputs."""
     max_inputs: int
 
     def embed(self, inputs: list[list[int]]) -> Rows:

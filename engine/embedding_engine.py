@@ -56,7 +56,7 @@ class EmbeddingEngine:
         self._release = release
         self._max_queue = max_queue
         self._max_in_flight = info.parallel + max_queue
-        self._queue = EmbeddingQueue(embedder.max_tokens, embedder.max_inputs)
+        self._queue = EmbeddingQueue(embedder.pack_tokens, embedder.max_inputs)
         self._running = 0
         self._inbox: deque[Job | str] = deque()
         """New requests, and the ids of those to abort."""

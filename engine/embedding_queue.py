@@ -64,8 +64,9 @@ class Place(NamedTuple):
 class EmbeddingQueue:
     """Requests in line. One with thousands of inputs does not hold up one with a single input."""
 
-    def __init__(self, max_tokens: int, max_inputs: int) -> None:
-        self._max_tokens = max_tokens
+    def __init__(self, pack_tokens: int, max_inputs: int) -> None:
+        """An input of more than `pack_tokens` tokens gets a pass of its own."""
+        self._pack_tokens = pack_tokens
         self._max_inputs = max_inputs
         self._jobs: deque[Job] = deque()
 
@@ -89,12 +90,12 @@ class EmbeddingQueue:
     def next_pack(self) -> list[Place]:
         """Inputs for one pass, an input of each request in turn; empty where nobody waits."""
         pack: list[Place] = []
-        room = self._max_tokens
+        room = self._pack_tokens
         # What does not fit comes first in the next pass, which is empty: nothing waits forever.
         skipped: list[Job] = []
         while self._jobs and len(pack) < self._max_inputs:
             job = self._jobs.popleft()
-            if job.next_length > room:
+            if pack and job.next_length > room:
                 skipped.append(job)
                 continue
             room -= job.next_length

@@ -21,8 +21,8 @@ log = logging.getLogger("ingle.llama")
 
 MAX_INPUTS = 64
 """Inputs of one pass."""
-MIN_PASS = 512
-"""Tokens of a pass, where the context is shorter than this."""
+PACK_TOKENS = 512
+"""Of a pass with several inputs: attention and llama.cpp's output rows grow with all of them."""
 SCORE_FROM_SOFTMAX = ("qwen3", "qwen3vl")
 """Rerankers whose graph ends in a softmax over yes and no."""
 
@@ -51,22 +51,23 @@ class EmbeddingModel(Model):
         context = context_of(check_gguf(settings.path), settings)
         if settings.context and context < settings.context:
             log.warning("%s was trained on %d tokens, no more", settings.path.name, context)
-        # More than the file's positions would be read from beyond its table.
-        size = -(-max(context, MIN_PASS) // 256) * 256
+        pack = settings.ubatch_size or PACK_TOKENS
+        size = -(-max(context, pack) // 256) * 256
         return replace(
             settings,
+            # More than the file's positions would be read from beyond its table.
             context=context,
             parallel=MAX_INPUTS,
             threads=settings.threads or physical_cores(),
             batch_size=size,
-            ubatch_size=size,
+            ubatch_size=pack,
             flash_attention=bool(settings.flash_attention),
         )
 
     def _context_params(self, settings: ModelSettings) -> Any:
         params = super()._context_params(settings)
         params.embeddings = True
-        params.n_ctx = settings.batch_size
+        params.n_ctx = params.n_ubatch = settings.batch_size
         # Streams of their own would be cut into passes of equal lengths.
         params.kv_unified = True
         params.n_outputs_max = 0  # one row a token: n_batch
@@ -106,6 +107,7 @@ class LlamaEmbedder:
         self._run = api.llama_decode if self._memory else api.llama_encode
         self.max_inputs = MAX_INPUTS
         self.max_tokens: int = api.llama_n_ubatch(model.context)
+        self.pack_tokens = model.settings.ubatch_size or PACK_TOKENS
         embeds = model.info.task == "embed"
         self.width: int = (
             model.info.embedding_length if embeds else api.llama_model_n_cls_out(model.native)

@@ -6,7 +6,7 @@ import time
 
 from msgspec.structs import replace
 
-from engine.llama.embedder import EmbeddingModel, LlamaEmbedder
+from engine.llama.embedder import PACK_TOKENS, EmbeddingModel, LlamaEmbedder
 from engine.llama.model import physical_cores
 from engine.measure import NOTICEABLE, Choice
 from engine.settings import ModelSettings
@@ -30,7 +30,7 @@ def measure_embedding(settings: ModelSettings, budget: float) -> Choice:
         seconds[flash] = _seconds(replace(settings, flash_attention=flash), budget)
     flash = seconds.get(True, float("inf")) < NOTICEABLE * seconds.get(False, float("inf"))
     threads = settings.threads or physical_cores()
-    return Choice(flash, threads, settings.ubatch_size or settings.batch_size, {})
+    return Choice(flash, threads, settings.ubatch_size or PACK_TOKENS, {})
 
 
 def _seconds(settings: ModelSettings, budget: float) -> float:
@@ -41,7 +41,7 @@ def _seconds(settings: ModelSettings, budget: float) -> float:
     tokens = [(i * 7919 + 17) % model.tokenizer.n_vocab for i in range(length)]
     first = _timed(embedder, [tokens])
     if budget:
-        fits = max(1, min(embedder.max_tokens // length, embedder.max_inputs))
+        fits = max(1, min(embedder.pack_tokens // length, embedder.max_inputs))
         inputs = max(1, min(fits, int(budget / 8 / first)))
         first = _timed(embedder, [tokens] * inputs) / inputs
     model.close()

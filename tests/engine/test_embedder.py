@@ -137,3 +137,22 @@ def test_the_probe_refuses_an_encoder_without_pooling(tmp_path: Path) -> None:
     path = tiny_bert.write_bert(tmp_path / "m.gguf", None)
     with pytest.raises(InvalidModelFile, match="pooling"):
         run_child(ModelSettings(path=path, threads=1), 0.1, 60, lambda step, fraction: None)
+
+
+@pytest.mark.parametrize("kind", ["window", "recurrent", "hybrid"])
+def test_models_with_other_memories_embed(tmp_path: Path, kind: str) -> None:
+    model = load(tiny_models.write(tmp_path / "m.gguf", kind, KINDS.LAST))
+    embedder = LlamaEmbedder(model)
+    inputs = [[5 + (i * j) % 200 for j in range(1, length)] for i, length in enumerate((4, 60, 9))]
+    together = embedder.embed(inputs)
+    alone = np.concatenate([embedder.embed([tokens]) for tokens in reversed(inputs)])[::-1]
+    model.close()
+    assert np.allclose(together, alone, atol=2e-3)
+
+
+def test_an_input_longer_than_a_pack(tmp_path: Path) -> None:
+    model = load(tiny_bert.write_bert(tmp_path / "m.gguf", KINDS.MEAN), ubatch_size=32)
+    embedder = LlamaEmbedder(model)
+    assert (embedder.pack_tokens, embedder.max_tokens) == (32, 256)
+    assert embedder.embed([[7] * tiny_bert.CONTEXT]).shape == (1, 32)
+    model.close()

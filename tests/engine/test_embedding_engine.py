@@ -40,7 +40,7 @@ class Vocabulary:
 class FakeEmbedder:
     """The row of an input is (its first token, its length); `gate` holds passes up."""
 
-    width, max_tokens, max_inputs = 2, 16, 4
+    width, max_tokens, pack_tokens, max_inputs = 2, 16, 12, 4
 
     def __init__(self) -> None:
         self.passes: list[list[list[int]]] = []
@@ -194,9 +194,9 @@ def lengths(queue: EmbeddingQueue) -> list[tuple[str, int]]:
 
 
 def test_what_does_not_fit_is_first_in_the_next_pass() -> None:
-    queue = EmbeddingQueue(max_tokens=10, max_inputs=8)
+    queue = EmbeddingQueue(pack_tokens=10, max_inputs=8)
     queue.add(Job(request("short", *[[1]] * 30), 0))
-    queue.add(Job(request("long", [1] * 10, [1] * 9), 0))
+    queue.add(Job(request("long", [1] * 15, [1] * 9), 0))
     assert lengths(queue) == [("short", number) for number in range(8)]
     assert lengths(queue) == [("long", 0)]
     assert lengths(queue)[:2] == [("short", 8), ("long", 1)]
