@@ -30,6 +30,10 @@ from server.sse import Framing
 
 MEDIA_TYPE = "application/x-ndjson"
 
+_CHAT = (b'","done":false,"message":{"role":"assistant","content":', b"}}\n")
+_GENERATE = (b'","done":false,"response":', b"}\n")
+"""What stands around a piece of text in a line, after the time."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -100,11 +104,13 @@ def whole(answering: Answering, choice: GeneratedChoice, done: RequestDone) -> L
 
 
 class LineEncoder:
-    """The same answer, a line for each piece."""
+    """The same answer, a line for each piece; what is constant is encoded once."""
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
         self._words = answering.words
+        self._head = b'{"model":%b,"created_at":"' % _encoder.encode(answering.words.model)
+        self._text, self._tail = _CHAT if answering.words.chat else _GENERATE
         self._reader = answering.new_reader(0)
         self._calls = _Calls()
         self._reason = "stop"
@@ -117,15 +123,30 @@ class LineEncoder:
         """The lines of one event; the last one brings the counts."""
         match event:
             case TokenOutput():
-                return b"".join(map(encoded, self._output(event)))
+                return self._output(event)
             case RequestDone():
                 line = self._words.line()
                 return encoded(_finish(line, self._answering, self._reason, event))
             case RequestFailed():
                 return encoded(ollama_error(event.error, ""))
 
-    def _output(self, output: TokenOutput) -> list[ChatLine | GenerateLine]:
-        lines = [line for delta in self._reader.read(output) for line in self._lines(delta)]
+    def _output(self, output: TokenOutput) -> bytes:
+        deltas = self._reader.read(output)
+        if len(deltas) == 1 and output.finish_reason is None and not output.logprobs:
+            [delta] = deltas
+            if isinstance(delta, ContentDelta):
+                return self._piece(delta.text)
+        return b"".join(map(encoded, self._all_lines(output, deltas)))
+
+    def _piece(self, text: str) -> bytes:
+        """`Words.line(text)`, encoded: most of a stream is this."""
+        created = timestamp().encode()
+        return b"".join((self._head, created, self._text, _encoder.encode(text), self._tail))
+
+    def _all_lines(
+        self, output: TokenOutput, deltas: Sequence[Delta]
+    ) -> list[ChatLine | GenerateLine]:
+        lines = [line for delta in deltas for line in self._lines(delta)]
         if output.finish_reason is not None:
             self._reason = output.finish_reason
             lines += self._called(self._calls.take())
