@@ -66,18 +66,18 @@ class Algebra:
         )
 
     def intersect(self, a: Values, b: Values) -> Values:
-        if a == EVERYTHING:
+        if a is EVERYTHING or a == EVERYTHING:
             return b
-        if b == EVERYTHING:
+        if b is EVERYTHING or b == EVERYTHING:
             return a
         return self._checked(
             Values(
                 a.null and b.null,
                 a.booleans & b.booleans,
-                _merge_numbers(_pairs(a.numbers, b.numbers, numbers.ANY, numbers.intersect)),
-                _merge_strings(_pairs(a.strings, b.strings, strings.ANY, strings.intersect)),
-                _merge(_pairs(a.arrays, b.arrays, ANY_ARRAY, self.meet_arrays), ANY_ARRAY),
-                _merge(_pairs(a.objects, b.objects, ANY_OBJECT, self.meet_objects), ANY_OBJECT),
+                _pairs(a.numbers, b.numbers, numbers.ANY, numbers.intersect, _merge_numbers),
+                _pairs(a.strings, b.strings, strings.ANY, strings.intersect, _merge_strings),
+                _pairs(a.arrays, b.arrays, ANY_ARRAY, self.meet_arrays, _merge_arrays),
+                _pairs(a.objects, b.objects, ANY_OBJECT, self.meet_objects, _merge_objects),
             )
         )
 
@@ -279,18 +279,32 @@ def _least(a: int | None, b: int | None) -> int | None:
 
 
 def _pairs(
-    a: tuple[T, ...], b: tuple[T, ...], top: T, meet: Callable[[T, T], T | None]
-) -> Iterable[T]:
-    if a == (top,):
+    a: tuple[T, ...],
+    b: tuple[T, ...],
+    top: T,
+    meet: Callable[[T, T], T | None],
+    merge: Callable[[Iterable[T]], tuple[T, ...]],
+) -> tuple[T, ...]:
+    if not a or not b:
+        return ()
+    if len(a) == 1 and a[0] == top:
         return b
-    if b == (top,):
+    if len(b) == 1 and b[0] == top:
         return a
-    return (m for x in a for y in b if (m := meet(x, y)) is not None)
+    return merge(m for x in a for y in b if (m := meet(x, y)) is not None)
 
 
 def _merge(items: Iterable[T], top: T) -> tuple[T, ...]:
     unique = tuple(dict.fromkeys(items))
     return (top,) if top in unique else unique
+
+
+def _merge_arrays(items: Iterable[ArrayConstraint]) -> tuple[ArrayConstraint, ...]:
+    return _merge(items, ANY_ARRAY)
+
+
+def _merge_objects(items: Iterable[ObjectConstraint]) -> tuple[ObjectConstraint, ...]:
+    return _merge(items, ANY_OBJECT)
 
 
 def _merge_numbers(items: Iterable[NumberConstraint]) -> tuple[NumberConstraint, ...]:

@@ -54,6 +54,9 @@ class Expander:
             return TRUE
         if contents is False:
             return FALSE
+        plain = keywords.plain_type(contents)
+        if plain is not None:
+            return self.known(plain)
         return self.goal_at(self.document.child(parent, contents))
 
     def goal_at(self, place: Place) -> Goal:

@@ -65,6 +65,14 @@ def expand_groups(x: Expander, place: Place, skip: tuple[str, ...] = ()) -> Valu
     return result
 
 
+def plain_type(schema: Json) -> Values | None:
+    """The values of a schema that says a type and no more, as most schemas do."""
+    name = schema.get("type") if isinstance(schema, dict) else None
+    if not isinstance(name, str) or not _DECISIVE.isdisjoint(schema.keys() - _TYPE_ONLY):
+        return None
+    return _ANY.get(name)
+
+
 def typed(**parts: object) -> Values:
     """Everything, except that one type is constrained."""
     return replace(EVERYTHING, **parts)
@@ -75,6 +83,8 @@ def typed(**parts: object) -> Values:
 
 def types(x: Expander, place: Place) -> Values:
     wanted = place.contents["type"]
+    if isinstance(wanted, str) and wanted in _ANY:
+        return _ANY[wanted]
     names = wanted if isinstance(wanted, list) else [wanted]
     if any(n == "any" for n in names):
         return EVERYTHING
@@ -333,3 +343,5 @@ GROUPS: tuple[Group, ...] = (
     (("dependencies",), dependencies),
 )  # fmt: skip
 GROUP_OF = {keyword: index for index, (names, _) in enumerate(GROUPS) for keyword in names}
+_TYPE_ONLY = frozenset(("type",))
+_DECISIVE = frozenset((*GROUP_OF, *unevaluated.KEYWORDS))
