@@ -34,10 +34,10 @@ class Cell(Struct, frozen=True):
 
 
 def build(b: Builder, c: ObjectConstraint) -> Node:
-    declared = _declared(b, c)
-    if any(d.required and b.x.is_never(d.goal) for d in declared):
+    every = _declared(b, c)
+    declared = [d for d in every if not b.x.is_never(d.goal)]
+    if len(declared) < len(every) and sum(d.required for d in declared) < len(c.required):
         return NEVER
-    declared = [d for d in declared if not b.x.is_never(d.goal)]
     cells = _cells(b, c)
     needed = sum(d.required for d in declared)
     counts_up = c.low > needed
@@ -51,8 +51,10 @@ def build(b: Builder, c: ObjectConstraint) -> Node:
 
 def _declared(b: Builder, c: ObjectConstraint) -> list[Declared]:
     goals = dict(c.props)
-    for name in sorted(c.required):
-        goals.setdefault(name, TRUE)
+    for name in sorted(c.required - goals.keys()):
+        goals[name] = TRUE
+    if not c.every:
+        return [Declared(n, g, n in c.required) for n, g in goals.items()]
     return [Declared(n, c.goal_of(n, g), n in c.required) for n, g in goals.items()]
 
 

@@ -107,7 +107,7 @@ class _Digits:
         # Whole numbers are written as such: 3, never 3.0, though both are integers to a validator.
         self.whole = c.step is not None and c.step.denominator == 1
         steps = ([c.step] if c.step is not None else []) + sorted(c.not_steps)
-        self.moduli = [_modulus(s) for s in steps]
+        self.moduli = [_Modulus.of(s) for s in steps]
         self.parts = [charset.of("-"), charset.of("."), *(charset.of(str(d)) for d in range(10))]
         self.start: State = (
             0,
@@ -116,7 +116,8 @@ class _Digits:
             tuple((0, EQUAL) for _ in self.order),
             tuple((0, 0) for _ in self.moduli),
         )
-        total = math.prod(m * (p + 1) for m, p in self.moduli)
+        self.groups: dict[tuple[int, ...], list[list[int]]] = {}
+        total = math.prod(sum(m.after) for m in self.moduli)
         if total > MAX_MODULUS:
             raise LimitExceeded("", "multipleOf", "states", f"{total} remainders to tell apart")
 
@@ -128,15 +129,29 @@ class _Digits:
             yield (4, negative, nonzero, after, remainders)
         else:
             yield None
-        # Digits that compare alike with those of the bounds and leave equal remainders are one.
-        pivots = self.pivots(state)
-        known: dict[tuple[int, ...], State | None] = {}
-        for digit in range(10):
-            signs = [_sign(digit - p) for p in pivots]
-            key = (digit > 0, *signs, *[digit % m for m, _ in self.moduli])
-            if key not in known:
-                known[key] = self.digit(state, digit)
-            yield known[key]
+        targets: list[State | None] = [None] * 10
+        for group in self.alike(state):
+            target = self.digit(state, group[0])
+            for digit in group:
+                targets[digit] = target
+        yield from targets
+
+    def alike(self, state: State) -> list[list[int]]:
+        """Digits grouped by how they compare with those of the bounds, and by remainders."""
+        pivots, whole = self.pivots(state), state[0] <= 3
+        moduli = [
+            m.after[0 if whole else min(place + 1, m.places)]
+            for m, (_, place) in zip(self.moduli, state[4], strict=True)
+        ]
+        key = (len(pivots), *pivots, *moduli)
+        if key not in self.groups:
+            grouped: dict[tuple[int, ...], list[int]] = {}
+            for digit in range(10):
+                signs = [_sign(digit - p) for p in pivots]
+                traits = (digit > 0, *signs, *[digit % m for m in moduli])
+                grouped.setdefault(traits, []).append(digit)
+            self.groups[key] = list(grouped.values())
+        return self.groups[key]
 
     def pivots(self, state: State) -> list[int]:
         """The next digit of each point that the digits so far equal."""
@@ -156,26 +171,16 @@ class _Digits:
                 p.integer_step(s, digit) for p, s in zip(self.points.values(), points, strict=True)
             )
             rest = tuple(
-                ((r * 10 + digit) % m, 0)
-                for (r, _), (m, _) in zip(remainders, self.moduli, strict=True)
+                ((r * 10 + digit) % m.after[0], 0)
+                for (r, _), m in zip(remainders, self.moduli, strict=True)
             )
             new = 2 if phase < 2 and digit == 0 else 3
             return new, negative, nonzero or digit > 0, moved, rest
         moved = tuple(
             p.fraction_step(s, digit) for p, s in zip(self.points.values(), points, strict=True)
         )
-        rest = tuple(
-            self._fraction(r, m, digit) for r, m in zip(remainders, self.moduli, strict=True)
-        )
+        rest = tuple(m.step(r, digit) for r, m in zip(remainders, self.moduli, strict=True))
         return 5, negative, nonzero or digit > 0, moved, rest
-
-    @staticmethod
-    def _fraction(state: tuple[int, int], modulus: tuple[int, int], digit: int) -> tuple[int, int]:
-        """After the places of the step only zeros keep a multiple a multiple (-1: none)."""
-        (rest, place), (m, places) = state, modulus
-        if rest < 0 or place < places:
-            return ((rest * 10 + digit) % m, place + 1) if rest >= 0 else state
-        return (rest, place) if digit == 0 else (-1, places)
 
     def ends(self, state: State) -> bool:
         phase, negative, nonzero, points, remainders = state
@@ -192,19 +197,43 @@ class _Digits:
             return False
         if any(signs[x] == 0 for x in c.excluded):
             return False
-        multiple = [
-            rest >= 0 and rest * 10 ** (places - place) % m == 0
-            for (rest, place), (m, places) in zip(remainders, self.moduli, strict=True)
-        ]
+        multiple = [m.divides(r) for r, m in zip(remainders, self.moduli, strict=True)]
         wanted = [True] if c.step is not None else []
         return multiple == wanted + [False] * len(c.not_steps)
 
 
-def _modulus(step: Fraction) -> tuple[int, int]:
-    """(m, places) with: x is a multiple of step when x * 10**places is one of m."""
-    places = 0
-    while step.denominator != 1:
-        step, places = step * 10, places + 1
-        if places > MAX_DIGITS:
-            raise LimitExceeded("", "multipleOf", "states", "too many decimal places")
-    return step.numerator, places
+class _Modulus(Struct, frozen=True):
+    """x is a multiple of the step when x * 10**places is one of after[places].
+
+    `after[k]` is what the digits up to the k-th place count modulo, as more of it would be
+    multiplied away by the places to come. A state is (remainder, place), -1 for none any more.
+    """
+
+    after: tuple[int, ...]
+
+    @property
+    def places(self) -> int:
+        return len(self.after) - 1
+
+    @staticmethod
+    def of(step: Fraction) -> _Modulus:
+        places = 0
+        while step.denominator != 1:
+            step, places = step * 10, places + 1
+            if places > MAX_DIGITS:
+                raise LimitExceeded("", "multipleOf", "states", "too many decimal places")
+        m = step.numerator
+        return _Modulus(tuple(m // math.gcd(m, 10 ** (places - k)) for k in range(places + 1)))
+
+    def step(self, state: tuple[int, int], digit: int) -> tuple[int, int]:
+        """After the last place only zeros keep a multiple a multiple."""
+        rest, place = state
+        if rest < 0:
+            return state
+        if place < self.places:
+            return (rest * 10 + digit) % self.after[place + 1], place + 1
+        return state if digit == 0 else (-1, place)
+
+    def divides(self, state: tuple[int, int]) -> bool:
+        rest, place = state
+        return rest >= 0 and rest * 10 ** (self.places - place) % self.after[-1] == 0

@@ -117,14 +117,19 @@ class _Printer:
                 text = literal(item.text)
                 if after_literal:
                     parts[-1] = parts[-1][:-1] + text[1:]
-                    continue
-                after_literal = True
+                else:
+                    parts.append(text)
+                    after_literal = True
+                continue
+            if type(item) is Rule:
+                text = self.names.get(id(item)) or self.name(item)
+            elif type(item) is Repeat and item.max == 1 and type(item.body) is Sequence:
+                text = f"({self.sequence_text(item.body.items)})?"
             else:
                 text = self.text(item, 1)
-                if not text:
-                    continue
+            if text:
+                parts.append(text)
                 after_literal = False
-            parts.append(text)
         return " ".join(parts)
 
     def repeat_text(self, body: Node, low: int, high: int | None) -> str:
