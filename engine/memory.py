@@ -107,6 +107,12 @@ def linux_available() -> int | None:
     return None
 
 
+def total_memory() -> int | None:
+    """Bytes of the machine, or of the control group where that is less; None: unknown."""
+    sizes = (physical_memory(), control_group_limit())
+    return min((size for size in sizes if size is not None), default=None)
+
+
 def physical_memory() -> int | None:
     """macOS and the BSDs; they do not say how much is free in a way that means anything."""
     try:
@@ -115,18 +121,27 @@ def physical_memory() -> int | None:
         return None
 
 
-def control_group_available(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What version 2 of Linux's control groups leaves, not counting the file cache as used."""
+def control_group_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What version 2 of Linux's control groups allows; None without a limit."""
     try:
         limit = (root / "memory.max").read_text().strip()
+        return None if limit == "max" else int(limit)
+    except (OSError, ValueError):
+        return None
+
+
+def control_group_available(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What version 2 of Linux's control groups leaves, not counting the file cache as used."""
+    limit = control_group_limit(root)
+    if limit is None:
+        return None
+    try:
         used = int((root / "memory.current").read_text())
         lines = (root / "memory.stat").read_text().splitlines()
     except (OSError, ValueError):
         return None
-    if limit == "max":
-        return None
     cache = next((int(line.split()[1]) for line in lines if line.startswith("file ")), 0)
-    return max(int(limit) - used + cache, 0)
+    return max(limit - used + cache, 0)
 
 
 def has_gpu_library() -> bool:

@@ -6,9 +6,9 @@ import os
 import sys
 
 from engine.errors import ModelLoadError
-from server.config import ConfigError, load_config, misspelt_variables
+from server.config import ConfigError, initial_models, load_config, misspelt_variables
 from server.crashes import CrashRecord
-from server.loader import Loader
+from server.loader import Headers, Loader
 from server.progress import open_display
 from server.startup import StartError, bind, check_exposure, check_files, prepare_environment
 from server.supervisor import Supervisor, can_supervise
@@ -18,7 +18,8 @@ def main() -> int:
     """Returns the exit code: 0 after a drained shutdown, 2 where nothing could be served."""
     try:
         config = load_config(sys.argv[1:], os.environ)
-        headers = check_files(config)
+        headers = Headers()
+        budget = check_files(config, headers)
         socket = bind(config.host, config.port)
         check_exposure(config, socket)
     except (ConfigError, ModelLoadError, StartError) as error:
@@ -35,11 +36,12 @@ def main() -> int:
             return code
     display = open_display()
     loader = Loader(config, headers, display)
-    loader.begin(config.models[0])
+    for model in initial_models(config.models)[:1]:
+        loader.begin(model)
     # uvicorn, Starlette and the templates import while llama.cpp loads.
     from server.run import run_server
 
-    return run_server(config, socket, loader, display, record)
+    return run_server(config, socket, loader, display, budget, record)
 
 
 if __name__ == "__main__":

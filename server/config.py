@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.request import SamplingParams
 from engine.settings import ModelSettings
+from server.hub import HUB_PREFIX, HubSource
 from server.options import BY_NAME, OPTIONS, Option
 from server.packages import GGUFNotFound, find_gguf
 from server.sources import (
@@ -17,6 +19,7 @@ from server.sources import (
     Given,
     Layer,
     ModelsFile,
+    did_you_mean,
     misspelt_variables,
     read_environment,
     read_flags,
@@ -55,6 +58,19 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     """Loaded at the start; None: the first one is, the others are loaded when asked for."""
     keep_alive: float | None = None
     """Seconds without a request after which it is unloaded; inf: never; None: as `Models` does."""
+    hub: HubSource | None = None
+    """Where the file is to be had; `settings.path` is no file until it was looked for."""
+    sampling: SamplingParams = SamplingParams()
+    """What holds where a request says nothing."""
+
+
+def initial_models(models: Sequence[ModelConfig]) -> list[ModelConfig]:
+    """Those that are loaded at the start: the first, unless it says no, and those that say so."""
+    return [
+        model
+        for index, model in enumerate(models)
+        if model.preload or (model.preload is None and index == 0)
+    ]
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
@@ -90,6 +106,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Seconds after which a client that reads nothing of its answer is dropped."""
     supervise: bool = True
     """A parent keeps the socket and starts a new worker when native code kills one."""
+    memory_budget: int | None = None
+    """Bytes for weights and KV caches of all loaded models; None: a share of the memory."""
     store: Path | None = None
     """File of stored completions and responses; None: in the user's data directory."""
     store_mib: int = 1024
@@ -113,6 +131,7 @@ SERVER_FIELDS = (
     "drain_timeout",
     "write_timeout",
     "supervise",
+    "memory_budget",
     "store",
     "store_mib",
 )
@@ -190,6 +209,10 @@ def choose_models(file: ModelsFile, server: Layer, told: Layer) -> tuple[ModelCo
         models = [model_config(name, file, told if name == first else {}, told) for name in order]
         check_names(models)
         return tuple(models)
+    if chosen.value.startswith(HUB_PREFIX):
+        given = Given(chosen.value.removeprefix(HUB_PREFIX), chosen.source)
+        name = Path(given.value).name
+        return (build_model(name, file.defaults | {"hf": given} | told),)
     path = Path(chosen.value).expanduser()
     if file.path and chosen is file.server.get("model"):
         path = file.path.parent / path
@@ -208,20 +231,31 @@ def model_config(name: str, file: ModelsFile, entry: Layer, told: Layer) -> Mode
 
 
 def build_model(name: str, layer: Layer) -> ModelConfig:
-    options = (option.name for option in OPTIONS if option.scope == "model")
-    fields = {
-        FIELD_NAMES.get(option, option): layer[option].value
-        for option in options
-        if option in layer and option != "chat_template_file"
-    }
     template = layer.get("chat_template_file")
+    path, hub = model_source(name, layer)
+    settings = ModelSettings(path=path, **fields_of(ModelSettings, layer))
     return ModelConfig(
         name=name,
-        settings=check_settings(ModelSettings(path=model_path(name, layer), **fields), layer),
+        settings=check_settings(settings, layer),
         aliases=value_of(layer, "alias") or (),
         chat_template=read_text(template.value, template.source) if template else None,
         format=format_override(layer),
+        fallbacks=value_of(layer, "fallbacks") or (),
+        preload=value_of(layer, "preload"),
+        keep_alive=value_of(layer, "keep_alive"),
+        hub=hub,
+        sampling=SamplingParams(**fields_of(SamplingParams, layer)),
     )
+
+
+def fields_of(kind: type[Struct], layer: Layer) -> dict[str, Any]:
+    """What the options of a model say of the fields of `kind`."""
+    found = {}
+    for option in OPTIONS:
+        field = FIELD_NAMES.get(option.name, option.name)
+        if option.scope == "model" and option.name in layer and field in kind.__struct_fields__:
+            found[field] = layer[option.name].value
+    return found
 
 
 def format_override(layer: Layer) -> FormatOverride:
@@ -238,17 +272,21 @@ def format_override(layer: Layer) -> FormatOverride:
     )
 
 
-def model_path(name: str, layer: Layer) -> Path:
-    path, package = layer.get("path"), layer.get("package")
-    if (path is None) == (package is None):
-        raise ConfigError(f"[models.{name}] needs either path or package")
-    if path is not None:
-        return Path(path.value)
-    assert package is not None
+def model_source(name: str, layer: Layer) -> tuple[Path, HubSource | None]:
+    """The file, or what stands for it until it was looked for on the hub."""
+    given = [layer[key] for key in ("path", "package", "hf") if key in layer]
+    if len(given) != 1:
+        raise ConfigError(f"[models.{name}] needs one of path, package and hf")
+    [source] = given
     try:
-        return find_gguf(package.value, value_of(layer, "file"))
-    except GGUFNotFound as error:
-        raise ConfigError(f"{package.source}: {error}") from error
+        if "path" in layer:
+            return Path(source.value), None
+        if "hf" in layer:
+            hub = HubSource.parse(source.value, value_of(layer, "file"))
+            return Path(f"{HUB_PREFIX}{source.value}"), hub
+        return find_gguf(source.value, value_of(layer, "file")), None
+    except (GGUFNotFound, ValueError) as error:
+        raise ConfigError(f"{source.source}: {error}") from error
 
 
 def check_settings(settings: ModelSettings, layer: Layer) -> ModelSettings:
@@ -272,3 +310,14 @@ def check_names(models: Sequence[ModelConfig]) -> None:
             if name in seen:
                 raise ConfigError(f"two models are called {name}")
             seen.add(name)
+    check_fallbacks(models, seen)
+
+
+def check_fallbacks(models: Sequence[ModelConfig], names: Collection[str]) -> None:
+    for model in models:
+        for name in model.fallbacks:
+            if name not in names:
+                hint = did_you_mean(name, sorted(names))
+                raise ConfigError(
+                    f"[models.{model.name}] fallbacks: there is no model {name}{hint}"
+                )

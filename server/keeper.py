@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from msgspec import Struct
-
 from engine.errors import EngineUnavailable, ModelLoadError, QueueFull
 from engine.llama.heap import return_freed_memory
 from server.config import ModelConfig
+from server.located import Located
 from server.residency import Residency
 from server.served_model import LoadEngine, LoadProgress, LoadState, Parts, ServedModel
 from server.threads import in_daemon_thread
@@ -25,13 +24,6 @@ log = logging.getLogger("ingle.server")
 
 RETRY_AFTER_FAILURE = 30.0
 """Seconds for which a load that failed is not tried again."""
-
-
-class Located(Struct, frozen=True):
-    """A model whose file is here: `config` with its path, `need` in bytes."""
-
-    config: ModelConfig
-    need: int = 0
 
 
 Locate = Callable[[ModelConfig, LoadProgress], Located]

@@ -1,20 +1,23 @@
-"""Loads a model: what the probe found, then the engine; before the server needs it, if told so."""
+"""Loads a model: where its file is, what the probe found, then the engine."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from engine.gguf_check import GGUFHeader
-from engine.memory import has_gpu_library
+from engine.errors import ModelFileNotFound
+from engine.gguf_check import GGUFHeader, check_gguf
+from engine.memory import check_memory, has_gpu_library, kv_bytes
 from engine.settings import ModelSettings, Task
 from server.config import ModelConfig, ServerConfig
+from server.hub import fetch
+from server.located import Located
 from server.progress import Display
 
 if TYPE_CHECKING:
@@ -25,22 +28,51 @@ log = logging.getLogger("ingle.server")
 Report = Callable[[str, float], None]
 
 
-class Loader:
-    """Called in a loading thread, once per model; raises ModelLoadError."""
+class Headers:
+    """The headers of model files, each read once while the file stays as it is; for any thread."""
 
-    def __init__(
-        self, config: ServerConfig, headers: Mapping[Path, GGUFHeader], display: Display
-    ) -> None:
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[int, int, GGUFHeader]] = {}
+
+    def read(self, path: Path) -> GGUFHeader:
+        """Raises ModelFileNotFound and InvalidModelFile."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return check_gguf(path)
+        known = self._known.get(path)
+        if known is None or known[:2] != (stat.st_size, stat.st_mtime_ns):
+            known = self._known[path] = (stat.st_size, stat.st_mtime_ns, check_gguf(path))
+        return known[2]
+
+    def check(self, model: ModelConfig) -> Located:
+        """What a model whose file is here takes; raises ModelLoadError."""
+        settings = model.settings
+        header = self.read(settings.path)
+        for adapter in settings.lora:
+            if not adapter.path.is_file():
+                raise ModelFileNotFound(f"no such LoRA file: {adapter.path}")
+            self.read(adapter.path)
+        weights = header.tensor_bytes + sum(each.path.stat().st_size for each in settings.lora)
+        return Located(model, header, weights, kv_bytes(header, settings))
+
+
+class Loader:
+    """Called in loading threads; raises ModelLoadError."""
+
+    def __init__(self, config: ServerConfig, headers: Headers, display: Display) -> None:
         self._config = config
         self._headers = headers
         self._display = display
-        self._begun: dict[str, Future[AnyEngine]] = {}
+        self._begun: dict[str, tuple[ModelConfig, Future[AnyEngine]]] = {}
         self._reports: dict[str, Report] = {}
 
     def begin(self, model: ModelConfig) -> None:
         """Load in a thread of its own: native code runs beside the main thread's imports."""
+        if model.hub is not None:
+            return
         future: Future[AnyEngine] = Future()
-        self._begun[model.name] = future
+        self._begun[model.name] = model, future
 
         def run() -> None:
             try:
@@ -50,24 +82,34 @@ class Loader:
 
         threading.Thread(target=run, name="load-first", daemon=True).start()
 
+    def locate(self, model: ModelConfig, report: Report) -> Located:
+        """The file, after a download if need be, and what it will take."""
+        self._reports[model.name] = report
+        if model.hub is not None:
+            path = fetch(model.hub, lambda step, done: self._show(model, step, done))
+            model = replace(model, settings=replace(model.settings, path=path))
+        return self._headers.check(model)
+
     def __call__(self, model: ModelConfig, report: Report) -> AnyEngine:
         """The loaded engine, its steps told to `report`."""
         self._reports[model.name] = report
-        begun = self._begun.pop(model.name, None)
-        return begun.result() if begun else self._load(model)
+        begun, future = self._begun.pop(model.name, (None, None))
+        return future.result() if future and begun == model else self._load(model)
 
     def _load(self, model: ModelConfig) -> AnyEngine:
-        settings = self._probed(model) if self._config.probe else unprobed(model.settings)
+        header = self._headers.read(model.settings.path)
+        check_memory(header, model.settings)
+        settings = self._probed(model, header) if self._config.probe else unprobed(model.settings)
         self._show(model, "loading", 0.0)
-        load = engine_class(self._headers[model.settings.path].task).load
+        load = engine_class(header.task).load
         return load(settings, lambda done: self._show(model, "loading", done))
 
-    def _probed(self, model: ModelConfig) -> ModelSettings:
+    def _probed(self, model: ModelConfig, header: GGUFHeader) -> ModelSettings:
         from engine.probe import probe
 
         result = probe(
             model.settings,
-            header=self._headers[model.settings.path],
+            header=header,
             cache_dir=self._config.cache_dir,
             on_step=lambda step, fraction: self._show(model, step, fraction),
         )

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from server.config import ModelConfig
+from server.config import ModelConfig, initial_models
 from server.errors import ModelNotFound, quote
-from server.keeper import Keeper, Locate, Located
+from server.keeper import Keeper, Locate
+from server.located import Located
 from server.served_model import LoadEngine, LoadState, ServedModel
 
 __all__ = ["LoadState", "Located", "Models", "Reloaded", "ServedModel"]
@@ -47,7 +48,8 @@ class Models:
 
     def _serve(self, models: Sequence[ServedModel]) -> None:
         self.models = tuple(models)
-        self.initial = tuple(m for m in models if _is_initial(m.config, m is models[0]))
+        initial = initial_models([model.config for model in models])
+        self.initial = tuple(model for model in models if model.config in initial)
         """Loaded when the server starts, the others when they are first asked for."""
         for model in models:
             default = math.inf if model in self.initial else ON_DEMAND_KEEP_ALIVE
@@ -125,10 +127,6 @@ class Models:
     async def close(self) -> None:
         """Stops the engines and frees their memory."""
         await self.keeper.close()
-
-
-def _is_initial(config: ModelConfig, first: bool) -> bool:
-    return first if config.preload is None else config.preload
 
 
 def _compare(before: dict[str, ServedModel], models: Sequence[ServedModel]) -> Reloaded:

@@ -66,6 +66,8 @@ LORA_SCALE = Range(-100, 100)
 MAX_STOPS = 16
 METADATA_KEYS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
 
+NEUTRAL = SamplingParams()
+
 _PRIORITIES = {"flex": Priority.FLEX, "priority": Priority.HIGH}
 _SEED_MASK = (1 << 64) - 1
 _T = TypeVar("_T")
@@ -107,8 +109,10 @@ def request(
     grammar: Grammar | None = None,
     special_tokens: frozenset[int] = frozenset(),
     thought: ThoughtBudget | None = None,
+    defaults: SamplingParams = NEUTRAL,
 ) -> Request:
-    """The engine's request for `prompt`, in a context of `context` tokens.
+    """The engine's request for `prompt`, in a context of `context` tokens; `defaults` are the
+    model's own.
 
     Raises InvalidRequest and ContextLengthExceeded.
     """
@@ -118,7 +122,7 @@ def request(
         id=id,
         prompt=prompt,
         max_tokens=max_tokens(options, len(prompt), context, max_tokens_cap),
-        sampling=sampling_params(options, n_vocab),
+        sampling=sampling_params(options, n_vocab, defaults),
         n=options.n or 1,
         stop=stop_strings(options.stop),
         include_stop=bool(options.include_stop_str_in_output),
@@ -148,17 +152,18 @@ def max_tokens(
     return min(asked, room)
 
 
-def sampling_params(options: GenerationOptions, n_vocab: int) -> SamplingParams:
-    """OpenAI's defaults where nothing is given."""
-    neutral = SamplingParams()
+def sampling_params(
+    options: GenerationOptions, n_vocab: int, defaults: SamplingParams
+) -> SamplingParams:
+    """The model's defaults where nothing is given: OpenAI's, if its configuration has no others."""
     return SamplingParams(
-        temperature=_given(options.temperature, neutral.temperature),
-        top_k=max(0, _given(options.top_k, neutral.top_k)),
-        top_p=_given(options.top_p, neutral.top_p),
-        min_p=_given(options.min_p, neutral.min_p),
-        presence_penalty=_given(options.presence_penalty, neutral.presence_penalty),
-        frequency_penalty=_given(options.frequency_penalty, neutral.frequency_penalty),
-        repetition_penalty=_given(options.repetition_penalty, neutral.repetition_penalty),
+        temperature=_given(options.temperature, defaults.temperature),
+        top_k=max(0, _given(options.top_k, defaults.top_k)),
+        top_p=_given(options.top_p, defaults.top_p),
+        min_p=_given(options.min_p, defaults.min_p),
+        presence_penalty=_given(options.presence_penalty, defaults.presence_penalty),
+        frequency_penalty=_given(options.frequency_penalty, defaults.frequency_penalty),
+        repetition_penalty=_given(options.repetition_penalty, defaults.repetition_penalty),
         logit_bias=logit_bias(options.logit_bias or {}, n_vocab),
         seed=None if options.seed is None else options.seed & _SEED_MASK,
     )

@@ -57,10 +57,12 @@ def run_server(
     listener: socket.socket,
     loader: Loader,
     display: Display,
+    budget: int | None,
     record: CrashRecord | None,
 ) -> int:
-    """Serve until stopped; returns the exit code. `record` is the supervisor's, if there is one."""
-    models = Models(config.models, loader)
+    """Serve until stopped; returns the exit code. `budget` is the memory that models may take in
+    bytes, `record` the supervisor's, if there is one."""
+    models = Models(config.models, loader, locate=loader.locate, budget=budget)
     limits = Limits(
         connections=config.max_connections,
         connections_per_client=config.max_connections_per_client,

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 from msgspec import Struct
 from msgspec.structs import replace
 
-from server.options import BY_NAME, OPTIONS, PATH, SHARES, Option, Scope
+from server.kinds import LORA_NAME, PATH, SHARES
+from server.options import BY_NAME, OPTIONS, Option, Scope
 
 
 class ConfigError(Exception):
@@ -72,10 +73,15 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
 
 def misspelt_variables(environ: Mapping[str, str]) -> list[str]:
     """A line for every INGLE_ variable that looks like a misspelt setting."""
-    known = [option.env_name for option in OPTIONS if option.flag]
-    strange = [name for name in environ if name.startswith("INGLE_") and name not in known]
-    hints = {name: did_you_mean(name, known) for name in strange}
-    return [f"{name} is no setting{hint}" for name, hint in hints.items() if hint]
+    prefix = "INGLE_"
+    known = [option.env_name.removeprefix(prefix) for option in OPTIONS if option.flag]
+    given = [name.removeprefix(prefix) for name in environ if name.startswith(prefix)]
+    nearest = {name: nearest_of(name, known) for name in given if name not in known}
+    return [
+        f"{prefix}{name} is no setting; did you mean {prefix}{hint}?"
+        for name, hint in nearest.items()
+        if hint
+    ]
 
 
 def flag_parser(describe_default: Callable[[Option], str]) -> Parser:
@@ -168,7 +174,20 @@ def scalar_text(option: Option, raw: Any, where: str) -> str:
         return "on" if raw else "off"
     if isinstance(raw, (str, int, float)):
         return str(raw)
+    if isinstance(raw, dict) and option.name == "lora":
+        return lora_text(raw, where)
     raise refused(where, raw, option)
+
+
+def lora_text(table: dict[str, Any], where: str) -> str:
+    """`{ name = …, path = …, scale = … }`, of which only the path must be there."""
+    check_keys(table, ("name", "path", "scale"), f"{where} ")
+    path, name = table.get("path"), table.get("name", "")
+    if not isinstance(path, str):
+        raise ConfigError(f"{where} needs a path")
+    if name and not LORA_NAME.fullmatch(str(name)):
+        raise ConfigError(f"{where}: {name!r} is no name; it takes letters, digits, _ and -")
+    return f"{name}{':' if name else ''}{path}={table.get('scale', 1.0)}"
 
 
 def beside(directory: Path, option: Option, value: Any) -> Any:
@@ -204,7 +223,12 @@ def refused(source: str, value: object, option: Option) -> ConfigError:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The end of an error's message, or nothing."""
+    nearest = nearest_of(name, known)
+    return f"; did you mean {nearest}?" if nearest else ""
+
+
+def nearest_of(name: str, known: Sequence[str]) -> str:
     import difflib
 
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from pathlib import Path
 
-from engine.errors import ModelFileNotFound
-from engine.gguf_check import GGUFHeader, check_gguf
-from engine.memory import check_memory
+from engine.errors import ModelFileNotFound, OutOfMemory
+from engine.memory import check_memory, gigabytes, has_gpu_library, total_memory
 from server.addresses import is_loopback
-from server.config import ServerConfig
+from server.config import ServerConfig, initial_models
+from server.loader import Headers
 
 BACKLOG = 2048
 KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 """Seconds of silence, seconds between probes, probes without an answer."""
+DEFAULT_SHARE = 0.8
+"""Of the memory, for weights and KV caches."""
 SPIN_COUNT = "2000"
 """Spins of an idle OpenMP thread: as fast as the default alone, 18 times it with a neighbour."""
 
@@ -24,18 +25,36 @@ class StartError(Exception):
     """Nothing can be served; the message is one line."""
 
 
-def check_files(config: ServerConfig) -> dict[Path, GGUFHeader]:
-    """The header of every model's file; raises ModelLoadError."""
-    headers: dict[Path, GGUFHeader] = {}
+def check_files(config: ServerConfig, headers: Headers) -> int | None:
+    """Refuse what cannot work, before anything is loaded; returns the memory budget in bytes.
+
+    Models that are loaded later are only looked for. Raises ModelLoadError.
+    """
+    initial = initial_models(config.models)
     for model in config.models:
         path = model.settings.path
-        headers[path] = check_gguf(path)
-        check_memory(headers[path], model.settings)
-        for adapter in model.settings.lora:
-            if not adapter.path.is_file():
-                raise ModelFileNotFound(f"no such LoRA file: {adapter.path}")
-            check_gguf(adapter.path)
-    return headers
+        if model.hub is None and model not in initial and not path.is_file():
+            raise ModelFileNotFound(f"no such file: {path}")
+    located = [headers.check(model) for model in initial if model.hub is None]
+    for each in located:
+        assert each.header is not None
+        check_memory(each.header, each.config.settings)
+    return memory_budget(config, sum(each.need for each in located))
+
+
+def memory_budget(config: ServerConfig, initial: int) -> int | None:
+    """Bytes; None is no limit. Raises OutOfMemory where less than `initial` bytes are allowed."""
+    if config.memory_budget is None:
+        total = total_memory()
+        # What a GPU holds is not the machine's memory.
+        unknown = total is None or has_gpu_library()
+        return None if unknown else max(int((total or 0) * DEFAULT_SHARE), initial)
+    if initial > config.memory_budget:
+        raise OutOfMemory(
+            f"the models that are loaded at the start need {gigabytes(initial)} for weights and"
+            f" KV cache, but memory_budget is {gigabytes(config.memory_budget)}"
+        )
+    return config.memory_budget
 
 
 def check_exposure(config: ServerConfig, listener: socket.socket) -> None:

@@ -73,6 +73,7 @@ async def prepare_chat(
             context=info.context,
             n_vocab=info.n_vocab,
             client=client,
+            defaults=model.config.sampling,
             max_tokens_cap=config.max_tokens,
             logprobs=top_logprobs(wire),
             grammar=output.grammar if output is not None else None,

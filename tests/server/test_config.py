@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 import pytest
 
+from engine.request import SamplingParams
 from engine.settings import ALL_LAYERS, AUTO_LAYERS, LoraAdapter, ModelSettings
-from server.config import ConfigError, ServerConfig, load_config, misspelt_variables
-from server.options import OPTIONS
+from server.config import (
+    ConfigError,
+    ServerConfig,
+    initial_models,
+    load_config,
+    misspelt_variables,
+)
+from server.hub import HubSource
+from server.options import BY_NAME, OPTIONS
+from server.prepare import RANGES
 
 
 @pytest.fixture
@@ -192,6 +202,96 @@ def test_what_the_user_knows_better_than_the_template(load, gguf):
         load(toml=f'[models.m]\npath = "{gguf.name}"\nthought = ["<r>"]')
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("0", 0), ("-1", inf), ("forever", inf)],
+)
+def test_keep_alive(load, text, seconds):
+    assert load(f"--keep-alive={text}").models[0].keep_alive == seconds
+    assert load(INGLE_KEEP_ALIVE=text).models[0].keep_alive == seconds
+    assert load().models[0].keep_alive is None
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1000", 1000),
+        ("1 B", 1),
+        ("1.5GB", 1_500_000_000),
+        ("2GiB", 2 << 30),
+        ("3m", 3_000_000),
+        ("50%", 2000),
+    ],
+)
+def test_memory_budget(load, monkeypatch, text, size):
+    monkeypatch.setattr("server.kinds.total_memory", lambda: 4000)
+    assert load(f"--memory-budget={text}").memory_budget == size
+    assert load(toml=f"[server]\nmemory_budget = '{text}'").memory_budget == size
+
+
+def test_many_models(load, gguf):
+    toml = f"""
+        [defaults]
+        temperature = 0.5
+        [models.a]
+        path = "{gguf.name}"
+        fallbacks = ["b", "x"]
+        [models.b]
+        hf = "user/repo:Q4_K_M"
+        preload = true
+        keep_alive = -1
+        top_p = 0.9
+        repetition_penalty = 1.1
+        [models.c]
+        path = "{gguf.name}"
+        alias = "x"
+        lora = [{{ name = "red", path = "r.gguf", scale = 0.5 }}, {{ path = "g.gguf" }}, "h.gguf=2"]
+    """
+    a, b, c = (config := load(toml=toml)).models
+    assert [model.name for model in initial_models(config.models)] == ["a", "b"]
+    assert a.fallbacks == ("b", "x")
+    assert a.sampling == SamplingParams(temperature=0.5)
+    assert b.sampling == SamplingParams(temperature=0.5, top_p=0.9, repetition_penalty=1.1)
+    assert b.hub == HubSource("user/repo", "Q4_K_M")
+    assert b.keep_alive == inf
+    assert c.settings.lora == (
+        LoraAdapter(Path("r.gguf"), 0.5, "red"),
+        LoraAdapter(Path("g.gguf")),
+        LoraAdapter(Path("h.gguf"), 2.0),
+    )
+
+
+def test_first_model_may_wait_too(load, gguf):
+    config = load(toml=f'[models.a]\npath = "{gguf.name}"\npreload = false')
+    assert initial_models(config.models) == []
+
+
+def test_model_from_the_hub_by_flag(load):
+    [model] = load("--model", "hf:user/Some-GGUF:Q8_0").models
+    assert (model.name, model.hub) == ("Some-GGUF:Q8_0", HubSource("user/Some-GGUF", "Q8_0"))
+    with pytest.raises(ConfigError, match="--model: 'nonsense' is not allowed, expected user/repo"):
+        load("--model", "hf:nonsense")
+
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p")
+PENALTIES = ("presence_penalty", "frequency_penalty", "repetition_penalty")
+
+
+@pytest.mark.parametrize("name", [*SAMPLING, *PENALTIES])
+def test_default_sampling_has_the_limits_of_requests(load, name):
+    allowed, parse = RANGES[name], BY_NAME[name].kind.parse
+    for value in (-3, -2, -1, 0, 0.5, 1, 2, 3):
+        # Whole numbers for top_k; its -1 is a request's other word for 0.
+        if name == "top_k" and (value == 0.5 or value == -1):
+            continue
+        try:
+            parse(str(value))
+        except ValueError:
+            assert value not in allowed
+        else:
+            assert value in allowed
+
+
 def test_a_quantized_v_cache_turns_flash_attention_on(load):
     assert settings_of(load("--type-v", "q8_0")).flash_attention is True
 
@@ -236,6 +336,26 @@ def test_bad_environment_names_the_variable(load):
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
+        (
+            "[models.m]\nhf='repo'",
+            "models.toml [models.m] hf: 'repo' is not allowed, expected",
+        ),
+        ("[models.m]\npath='a'\nhf='u/r'", "[models.m] needs one of path, package and hf"),
+        (
+            "[models.m]\npath='a'\nfallbacks=['n']\n[models.nn]\npath='b'",
+            "[models.m] fallbacks: there is no model n; did you mean nn?",
+        ),
+        (
+            "[models.m]\npath='a'\nkeep_alive='soon'",
+            "models.toml [models.m] keep_alive: 'soon' is not allowed, expected seconds, a time",
+        ),
+        (
+            "[models.m]\npath='a'\nlora=[{path='l', scle=1}]",
+            "models.toml [models.m] lora has an unknown key scle; did you mean scale?",
+        ),
+        ("[models.m]\npath='a'\nlora=[{name='l'}]", "models.toml [models.m] lora needs a path"),
+        ("[models.m]\npath='a'\nlora=[{path='l', name='a b'}]", "models.toml [models.m] lora: 'a"),
+        ("[server]\nmemory_budget='much'", "models.toml [server] memory_budget: 'much' is not"),
         ("[server]\nprot = 1", "models.toml [server] has an unknown key prot; did you mean port?"),
         ("[server]\nthreads = 1", "models.toml [server] has an unknown key threads"),
         ("[defaults]\nparalel = 1", "models.toml [defaults] has an unknown key paralel; did you"),
@@ -246,8 +366,8 @@ def test_bad_environment_names_the_variable(load):
         ("[server]\nport", "models.toml cannot be read: "),
         ("server = 1", "models.toml: server must be a table"),
         ("[models]\nm = 1", "models.toml: models.m must be a table"),
-        ("[models.m]\nparallel = 1", "[models.m] needs either path or package"),
-        ("[models.m]\npath='a'\npackage='b'", "[models.m] needs either path or package"),
+        ("[models.m]\nparallel = 1", "[models.m] needs one of path, package and hf"),
+        ("[models.m]\npath='a'\npackage='b'", "[models.m] needs one of path, package and hf"),
         ("[models.m]\npackage='no-such'", "models.toml [models.m] package: the package no-such"),
         (
             "[models.m]\npath='a'\nalias='n'\n[models.n]\npath='b'",

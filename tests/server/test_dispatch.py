@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.errors import InvalidModelFile, QueueFull, RequestError
+from engine.request import SamplingParams
 from engine.settings import ModelSettings
 from server.app import create_app
 from server.config import ModelConfig, ServerConfig
@@ -158,6 +159,19 @@ async def test_hanging_up_while_the_model_loads() -> None:
         loading.proceed.set()
         assert (await client.chat(model="b")).status == 200
         assert len(loading.engines["b"].requests) == 1
+
+
+async def test_models_own_sampling_holds_where_the_request_says_nothing() -> None:
+    loading = Loading(a=FakeEngine())
+    config = config_of("a")
+    sampling = SamplingParams(temperature=0.3, top_k=7, repetition_penalty=1.2)
+    config = replace(config, models=(replace(config.models[0], sampling=sampling),))
+    async with serving(config, loading) as client:
+        await client.chat(model="a")
+        await client.chat(model="a", temperature=0, top_k=-1)
+    silent, outspoken = (request.sampling for request in loading.engines["a"].requests)
+    assert (silent.temperature, silent.top_k, silent.repetition_penalty) == (0.3, 7, 1.2)
+    assert (outspoken.temperature, outspoken.top_k, outspoken.repetition_penalty) == (0, 0, 1.2)
 
 
 # Fallbacks
