@@ -122,6 +122,7 @@ async def prepare_completion(
             id=f"{id}-{place}",
             context=info.context,
             n_vocab=info.n_vocab,
+            defaults=model.config.sampling,
             client=client,
             logprobs=(wire.logprobs or 0) if ranked else wire.logprobs,
             grammar=output.grammar if output is not None else None,

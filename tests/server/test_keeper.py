@@ -40,7 +40,7 @@ class House:
         self.models = Models(
             configs,
             self._load,  # type: ignore[arg-type]
-            locate=lambda config, report: Located(config, need),
+            locate=lambda config, report: Located(config, weights=need),
             budget=budget,
         )
         self.keeper = self.models.keeper
