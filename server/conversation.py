@@ -53,7 +53,7 @@ async def prompt(
     """A conversation up to where the assistant speaks. Raises InvalidRequest."""
     dicts = template_messages(messages)
     size = _size(messages) + _CHARS_PER_TOOL * len(tools)
-    return await _off_loop_if(size, _prompt, model, dicts, kwargs, tools)
+    return await off_loop_if(size, _prompt, model, dicts, kwargs, tools)
 
 
 async def prompt_text(
@@ -61,7 +61,7 @@ async def prompt_text(
 ) -> str:
     """As `prompt`, before it is encoded."""
     dicts = template_messages(messages)
-    return await _off_loop_if(_size(messages), _render, model, dicts, kwargs, ())
+    return await off_loop_if(_size(messages), _render, model, dicts, kwargs, ())
 
 
 async def encode(
@@ -73,7 +73,7 @@ async def encode(
     def run() -> list[int]:
         return tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
 
-    return await _off_loop_if(len(text), run)
+    return await off_loop_if(len(text), run)
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
@@ -205,9 +205,10 @@ def _size(messages: Sequence[ChatMessage]) -> int:
     )
 
 
-async def _off_loop_if(
+async def off_loop_if(
     size: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
 ) -> _T:
+    """Call `function` in a thread if its work on `size` characters would hold up the loop."""
     if size <= INLINE_CHARS:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
