@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 from msgspec import Struct
 
+from server.boundaries import boundaries
 from server.chat.errors import TemplateError
 from server.custom_tools import as_arguments
 from server.errors import InvalidRequest, Loc, UnsupportedField, field_path, quote
@@ -42,6 +43,8 @@ class Prompt(Struct, frozen=True):
 
     text: str
     tokens: list[int]
+    checkpoints: tuple[int, ...] = ()
+    """Where messages end, as far as the engine wants to know."""
 
 
 async def prompt(
@@ -191,7 +194,7 @@ def _prompt(
     tokens = tokenizer.encode(text)
     if tokenizer.adds_bos and tokens[:1] != [tokenizer.bos]:
         tokens.insert(0, tokenizer.bos)
-    return Prompt(text, tokens)
+    return Prompt(text, tokens, boundaries(model, messages, kwargs, tools, tokens))
 
 
 def _size(messages: Sequence[ChatMessage]) -> int:

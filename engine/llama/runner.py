@@ -42,10 +42,7 @@ class LlamaRunner:
         self.n_vocab = model.tokenizer.n_vocab
         self.max_rows = model.max_rows(model.settings)
         self.n_slots = model.settings.parallel
-        native = model.native
-        self.can_trim = not (
-            api.llama_model_is_recurrent(native) or api.llama_model_is_hybrid(native)
-        )
+        self.can_trim = model.info.can_trim
         self._report = CopyReport()
         self._n_batch: int = api.llama_n_batch(model.context)
         self._allocate(self._n_batch)
