@@ -1,6 +1,7 @@
-"""Where messages end in a prompt, for models whose memory cannot be trimmed.
+"""Where messages end in a prompt, for models whose copied memory cannot be trimmed.
 
-A recurrent state can be taken up only where it was copied. Copies pay where another prompt parts
+A recurrent state can be taken up only where it was copied, and so can a copy of more tokens than
+a sliding window. Copies pay where another prompt parts
 from this one: after the system message, which other conversations share, and after the last
 message, since an answer may come back in other tokens than it was generated in.
 """
@@ -23,9 +24,10 @@ def boundaries(
     tools: Sequence[dict[str, Any]],
     tokens: list[int],
 ) -> tuple[int, ...]:
-    """Lengths of `tokens`, the prompt of `messages`; none for memory that can be trimmed."""
+    """Lengths of `tokens`, the prompt of `messages`; none where any length can be had."""
     engine = model.loaded_engine
-    if engine.info.can_trim:
+    window = engine.info.window or len(tokens)
+    if engine.info.can_trim and len(tokens) <= window:
         return ()
     n_system = len(list(takewhile(lambda m: m["role"] in ("system", "developer"), messages)))
     lengths = set()

@@ -10,6 +10,7 @@ import numpy as np
 from engine.batch import (
     Batch,
     Clear,
+    Copy,
     CopyReport,
     Drop,
     Export,
@@ -132,6 +133,9 @@ class LlamaRunner:
                 self._save(slot, handle)
             case Restore(slot, handle):
                 self._restore(slot, handle)
+            case Copy(source, slot):
+                self._api.llama_memory_seq_rm(self._memory, slot, -1, -1)
+                self._api.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
             case Drop(handle):
                 self._saved.pop(handle, None)
             case Export(handle):
