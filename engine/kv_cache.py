@@ -145,18 +145,18 @@ class KVCache:
         if it would have to be computed."""
         wanted = Held(prompt, lora)
         for slot in self._well_placed():
-            if self._holds(self._idle[slot], wanted):
+            if self._holds(self._idle[slot], wanted, self._floors.get(slot, 0)):
                 self._reuse(slot, len(prompt))
                 return slot
-        _, copy = self._copies.match_prefix(wanted)
-        if copy is not None and self._holds(copy.held, wanted):
-            return self._restore(copy, len(prompt))
+        for copy in self._copies.candidates(wanted):
+            if self._holds(copy.held, wanted, self._floor_of(len(copy.held.tokens))):
+                return self._restore(copy, len(prompt))
         return None
 
-    def _holds(self, held: Held, wanted: Held) -> bool:
-        """Whether `held` is `wanted`, or begins with it and can be trimmed."""
+    def _holds(self, held: Held, wanted: Held, floor: int) -> bool:
+        """Whether `held` is `wanted`, or begins with it and can be trimmed to it."""
         length = len(wanted.tokens)
-        fits = self._can_trim or len(held.tokens) == length
+        fits = floor <= length if self._can_trim else len(held.tokens) == length
         return fits and held.lora == wanted.lora and held.tokens[:length] == wanted.tokens
 
     def _pays(self, gain: int, copied: int, read: int = 0) -> bool:
