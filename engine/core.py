@@ -8,7 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from engine import snapshot
 from engine.batch import Batch, CopyReport, Logits, MemoryOp, Rows, Runner, Span
+from engine.counters import CacheCounters, Counters
 from engine.errors import RequestError
 from engine.kv_cache import KVCache
 from engine.logprobs import LIKELY, RawLogprobs
@@ -28,6 +30,7 @@ from engine.request import (
 )
 from engine.scheduler import Scheduler, Step
 from engine.sequence import Constraint, RequestState, Sequence
+from engine.snapshot import Snapshot
 from engine.vocab_math import Head, Row
 
 _DISK_WAIT = 0.02
@@ -90,6 +93,7 @@ class EngineCore:
         )
         self.states: dict[str, RequestState] = {}
         """Every request that is not over, by id."""
+        self.counters = Counters()
 
     def add(self, state: RequestState) -> None:
         """Put a request in line."""
@@ -128,8 +132,10 @@ class EngineCore:
             sequence.group.started = sequence.group.started or began
         logits = self._runner.run(step.batch)
         report = self._runner.take_report()
-        seconds = time.monotonic() - began - report.seconds
-        self.scheduler.costs.observe(seconds, step.n_decode, step.n_prompt)
+        ended = time.monotonic()
+        seconds, n_prompt = ended - began - report.seconds, step.n_prompt
+        self.scheduler.costs.observe(seconds, step.n_decode, n_prompt)
+        self.counters.step(ended, seconds, step.n_decode, n_prompt)
         self._kv.learn(report, self.scheduler.costs.prompt_token)
         if not step.sequences and not step.whole:
             self._kv.wait(_DISK_WAIT)
@@ -197,6 +203,7 @@ class EngineCore:
             stop_reason=stop_reason,
             prompt_logprobs=self._prompt_logprobs(sequence, before),
         )
+        self.counters.generated_tokens += event.n_tokens
         out.append((state, event))
         if finished:
             self._finish(sequence, out)
@@ -300,7 +307,25 @@ class EngineCore:
             prefill=state.first_token - state.started,
             decode=time.monotonic() - state.first_token,
         )
-        return RequestDone(usage, timings)
+        reasons = tuple(c.finish_reason for c in state.choices if c.finish_reason is not None)
+        return RequestDone(usage, timings, reasons)
+
+    def snapshot(self, waiting: int, slots: int) -> Snapshot:
+        """What is going on; from any thread."""
+        governor = self._governor
+        return snapshot.take(
+            self.scheduler,
+            self._kv,
+            self.counters,
+            waiting=waiting,
+            cells=self._context * slots,
+            threads=governor.threads if governor is not None else 0,
+        )
+
+    @property
+    def cache_counters(self) -> CacheCounters:
+        """What prompts found of themselves."""
+        return self._kv.counters
 
     def close(self) -> None:
         """Hand the cache to the disk, if there is one; no step follows."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from engine.embedding import Embedder, EmbeddingRequest, Embeddings
 from engine.embedding_queue import EmbeddingQueue, Job, Place
@@ -25,6 +26,9 @@ from engine.llama.model import usable_cores
 from engine.llama.tokenizer import Tokenizer
 from engine.neighbours import ThreadGovernor
 from engine.settings import ModelInfo, ModelSettings
+
+if TYPE_CHECKING:
+    from engine.probe import ProbeResult
 
 log = logging.getLogger("ingle.engine")
 
@@ -51,6 +55,9 @@ class EmbeddingEngine:
         self.tokenizer = tokenizer
         self.state: State = "ready"
         self.failure: str | None = None
+        self.settings: ModelSettings | None = None
+        self.probed: ProbeResult | None = None
+        """What it was loaded with, and why; whoever loaded it says so."""
         self._embedder = embedder
         self._governor = governor
         self._release = release
@@ -75,7 +82,7 @@ class EmbeddingEngine:
         model = EmbeddingModel(settings, on_progress)
         threads = model.settings.threads
         assert threads
-        return cls(
+        engine = cls(
             LlamaEmbedder(model),
             model.info,
             model.tokenizer,
@@ -83,6 +90,8 @@ class EmbeddingEngine:
             governor=ThreadGovernor(threads, usable_cores()),
             release=model.close,
         )
+        engine.settings = model.settings
+        return engine
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the thread; results arrive on `loop`."""

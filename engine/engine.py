@@ -12,12 +12,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from engine.constraint import ConstraintCompiler
 from engine.core import EngineCore, Outgoing
+from engine.counters import CacheCounters, Counters
 from engine.disk_cache import DiskCache
 from engine.errors import (
     ContextLengthExceeded,
@@ -38,7 +39,11 @@ from engine.request import Event, Grammar, Request, RequestFailed
 from engine.scheduler import PROMPT_ALIGNMENT
 from engine.sequence import Constraint, RequestState
 from engine.settings import ModelInfo, ModelSettings
+from engine.snapshot import Snapshot
 from engine.stream import Stream
+
+if TYPE_CHECKING:
+    from engine.probe import ProbeResult
 
 log = logging.getLogger("ingle.engine")
 
@@ -51,7 +56,7 @@ _FLASH_TILE = 64
 """Rows from which flash attention on the CPU takes its tiled path."""
 
 
-def _kv_cache(settings: ModelSettings, info: ModelInfo) -> KVCache:
+def _kv_cache(settings: ModelSettings, info: ModelInfo, can_trim: bool) -> KVCache:
     """A cache whose prompts get the bits they would get without it.
 
     A single row, with flash attention fewer than 64, and rows beyond a multiple of 4 take other
@@ -59,18 +64,17 @@ def _kv_cache(settings: ModelSettings, info: ModelInfo) -> KVCache:
     """
     return KVCache(
         settings.parallel,
-        can_trim=info.can_trim,
-        window=info.window,
+        can_trim=can_trim,
         align=PROMPT_ALIGNMENT,
         min_computed=2 if settings.flash_attention is False else _FLASH_TILE,
         retain=not settings.kv_unified,
         budget=settings.prefix_cache_mib << 20,
         bytes_per_token=info.kv_bytes // (info.context * info.parallel),
-        disk=_disk_cache(settings, info),
+        disk=_disk_cache(settings, info, can_trim),
     )
 
 
-def _disk_cache(settings: ModelSettings, info: ModelInfo) -> DiskCache | None:
+def _disk_cache(settings: ModelSettings, info: ModelInfo, can_trim: bool) -> DiskCache | None:
     if settings.prefix_cache_dir is None:
         return None
     return DiskCache(
@@ -78,6 +82,7 @@ def _disk_cache(settings: ModelSettings, info: ModelInfo) -> DiskCache | None:
         fingerprint=info.fingerprint,
         budget=settings.prefix_cache_disk_mib << 20,
         most_tokens=info.context,
+        can_trim=can_trim,
     )
 
 
@@ -106,6 +111,9 @@ class Engine:
         self.tokenizer = tokenizer
         self.state: State = "ready"
         self.failure: str | None = None
+        self.settings: ModelSettings | None = None
+        self.probed: ProbeResult | None = None
+        """What it was loaded with, and why; whoever loaded it says so."""
         self._constraints: ConstraintCompiler | None = None
         self._core = core
         self._max_in_flight = info.parallel + max_queue
@@ -137,19 +145,21 @@ class Engine:
             runner,
             model.tokenizer,
             context=settings.context,
-            kv_cache=_kv_cache(settings, model.info),
+            kv_cache=_kv_cache(settings, model.info, runner.can_trim),
             batch_size=min(settings.batch_size, settings.context * settings.parallel),
             ubatch_size=settings.ubatch_size,
             max_stall=settings.max_stall,
             governor=ThreadGovernor(settings.threads, usable_cores()),
         )
-        return cls(
+        engine = cls(
             core,
             model.info,
             model.tokenizer,
             max_queue=settings.max_queue,
             release=model.close,
         )
+        engine.settings = settings
+        return engine
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the thread; events arrive on `loop`."""
@@ -239,6 +249,20 @@ class Engine:
         """Counts of this moment."""
         running = len(self._core.scheduler.running)
         return EngineStats(running, max(0, len(self._streams) - running), self.info.parallel)
+
+    def snapshot(self) -> Snapshot:
+        """What the engine is doing."""
+        return self._core.snapshot(self.stats().waiting, self.info.parallel)
+
+    @property
+    def counters(self) -> Counters:
+        """What it has done since it was loaded."""
+        return self._core.counters
+
+    @property
+    def cache_counters(self) -> CacheCounters:
+        """What prompts found of themselves."""
+        return self._core.cache_counters
 
     async def drain(self, timeout: float) -> None:
         """Refuse new requests and wait, at most `timeout` seconds, for the running ones."""

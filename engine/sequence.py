@@ -78,9 +78,7 @@ class Sequence:
         """What its slot holds."""
         request = self.group.request
         tokens = self.tokens[: self.n_computed]
-        return Held(
-            tokens, self.group.lora, len(request.prompt), request.cache_key, request.checkpoints
-        )
+        return Held(tokens, self.group.lora, len(request.prompt), request.cache_key)
 
     @property
     def n_generated(self) -> int:

@@ -19,9 +19,11 @@ from starlette.routing import Match, Route
 from server.api.chat import ChatCompletions
 from server.api.completions import Completions
 from server.api.embeddings import EmbeddingsApi
+from server.api.engine_info import EngineInfo
 from server.api.grammar import GrammarTool
 from server.api.health import Health
 from server.api.messages import Messages
+from server.api.metrics import MetricsApi
 from server.api.model_list import ModelList
 from server.api.ollama import OllamaEmbeddings, OllamaGeneration, OllamaListing
 from server.api.rerank import Reranking
@@ -34,6 +36,7 @@ from server.crashes import CrashGuard, CrashRecord
 from server.dispatch import Dispatcher
 from server.embedding import EmbeddingModels
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, quote
+from server.metrics import Metrics
 from server.middleware import Envelope, error_response
 from server.models import Models
 from server.security import Gate, Hosts, Origins
@@ -58,6 +61,7 @@ def create_app(
 
     dispatcher = Dispatcher(models, config.keepalive)
     embedders = EmbeddingModels(models, dispatcher)
+    metrics = Metrics(models)
     apis = (
         ChatCompletions(config, dispatcher, store),
         StoredCompletions(config, store),
@@ -73,15 +77,24 @@ def create_app(
         TextTools(config, dispatcher),
         GrammarTool(config),
         Health(models, record),
+        MetricsApi(metrics),
+        EngineInfo(models),
     )
+    routes = [route for api in apis for route in api.routes()]
+    metrics.know_routes(routes)
     middleware = [
-        Middleware(Envelope, gate=gate_of(config)),
+        Middleware(
+            Envelope,
+            gate=gate_of(config),
+            metrics=metrics,
+            log_prompts=config.log_prompts,
+        ),
         Middleware(WriteTimeout, seconds=config.write_timeout),
     ]
     if record is not None:
         middleware.append(Middleware(CrashGuard, record=record))
     return Starlette(
-        routes=[route for api in apis for route in api.routes()],
+        routes=routes,
         middleware=middleware,
         exception_handlers={HTTPException: _on_http_exception},
         lifespan=lifespan,

@@ -88,6 +88,9 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...] = ()
     """Web pages that may use the server."""
     log_level: str = "info"
+    log_format: str = "text"
+    log_prompts: bool = False
+    """What clients send stands in the log."""
     probe: bool = True
     cache_dir: Path | None = None
     """Where the probe remembers its answers; None: the user's cache directory."""
@@ -121,6 +124,8 @@ SERVER_FIELDS = (
     "allowed_hosts",
     "allowed_origins",
     "log_level",
+    "log_format",
+    "log_prompts",
     "probe",
     "cache_dir",
     "max_tokens",

@@ -9,7 +9,6 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 from msgspec import Struct
 
-from server.boundaries import boundaries
 from server.chat.errors import TemplateError
 from server.custom_tools import as_arguments
 from server.errors import InvalidRequest, Loc, UnsupportedField, field_path, quote
@@ -43,8 +42,6 @@ class Prompt(Struct, frozen=True):
 
     text: str
     tokens: list[int]
-    checkpoints: tuple[int, ...] = ()
-    """Where messages end, as far as the engine wants to know."""
 
 
 async def prompt(
@@ -56,7 +53,7 @@ async def prompt(
     """A conversation up to where the assistant speaks. Raises InvalidRequest."""
     dicts = template_messages(messages)
     size = _size(messages) + _CHARS_PER_TOOL * len(tools)
-    return await off_loop_if(size, _prompt, model, dicts, kwargs, tools)
+    return await _off_loop_if(size, _prompt, model, dicts, kwargs, tools)
 
 
 async def prompt_text(
@@ -64,7 +61,7 @@ async def prompt_text(
 ) -> str:
     """As `prompt`, before it is encoded."""
     dicts = template_messages(messages)
-    return await off_loop_if(_size(messages), _render, model, dicts, kwargs, ())
+    return await _off_loop_if(_size(messages), _render, model, dicts, kwargs, ())
 
 
 async def encode(
@@ -76,7 +73,7 @@ async def encode(
     def run() -> list[int]:
         return tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
 
-    return await off_loop_if(len(text), run)
+    return await _off_loop_if(len(text), run)
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
@@ -194,7 +191,7 @@ def _prompt(
     tokens = tokenizer.encode(text)
     if tokenizer.adds_bos and tokens[:1] != [tokenizer.bos]:
         tokens.insert(0, tokenizer.bos)
-    return Prompt(text, tokens, boundaries(model, messages, kwargs, tools, tokens))
+    return Prompt(text, tokens)
 
 
 def _size(messages: Sequence[ChatMessage]) -> int:
@@ -208,10 +205,9 @@ def _size(messages: Sequence[ChatMessage]) -> int:
     )
 
 
-async def off_loop_if(
+async def _off_loop_if(
     size: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
 ) -> _T:
-    """Call `function` in a thread if its work on `size` characters would hold up the loop."""
     if size <= INLINE_CHARS:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)

@@ -44,6 +44,7 @@ class JsonBody(Generic[T]):
         """
         self.check_media(request)
         body = await _read_bytes(request, limit)
+        request.scope["request_log"].body(body)
         if flight := request.scope.get("flight"):
             flight.enter(body)
         return self.decode(body)

@@ -21,6 +21,7 @@ from server.located import Located
 from server.progress import Display
 
 if TYPE_CHECKING:
+    from engine.probe import ProbeResult
     from server.served_model import AnyEngine
 
 log = logging.getLogger("ingle.server")
@@ -99,12 +100,15 @@ class Loader:
     def _load(self, model: ModelConfig) -> AnyEngine:
         header = self._headers.read(model.settings.path)
         check_memory(header, model.settings)
-        settings = self._probed(model, header) if self._config.probe else unprobed(model.settings)
+        found = self._probe(model, header) if self._config.probe else None
+        settings = found.apply(model.settings) if found else unprobed(model.settings)
         self._show(model, "loading", 0.0)
         load = engine_class(header.task).load
-        return load(settings, lambda done: self._show(model, "loading", done))
+        engine = load(settings, lambda done: self._show(model, "loading", done))
+        engine.probed = found
+        return engine
 
-    def _probed(self, model: ModelConfig, header: GGUFHeader) -> ModelSettings:
+    def _probe(self, model: ModelConfig, header: GGUFHeader) -> ProbeResult:
         from engine.probe import probe
 
         result = probe(
@@ -115,7 +119,7 @@ class Loader:
         )
         if result.warning:
             log.warning(result.warning)
-        return result.apply(model.settings)
+        return result
 
     def _show(self, model: ModelConfig, step: str, fraction: float) -> None:
         self._display.show(model.name, step, fraction)

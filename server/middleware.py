@@ -19,9 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.errors import EngineError
 from engine.request import RequestDone, RequestFailed
+from server.access_log import write_line
 from server.connection import ClientDisconnected
 from server.dialects import encoded_error
 from server.errors import fate_of, problem
+from server.metrics import Metrics
 from server.security import Gate
 
 log = logging.getLogger("ingle.access")
@@ -36,14 +38,30 @@ class RequestLog(Struct):
 
     id: str
     started: float
+    log_prompts: bool = False
     status: int | None = None
     fields: dict[str, Any] = {}
+    done: RequestDone | None = None
+    """How the generation ended, if there was one."""
+
+    def body(self, data: bytes) -> None:
+        """What the client sent: logged only where that was asked for."""
+        if self.log_prompts:
+            self.fields["body"] = data.decode("utf-8", "replace")
 
     def outcome(self, event: RequestDone | RequestFailed) -> None:
         """How the generation ended."""
         if isinstance(event, RequestDone):
-            usage = event.usage
-            self.fields |= {"completion": usage.completion_tokens, "cached": usage.cached_tokens}
+            self.done, usage, timings = event, event.usage, event.timings
+            first = timings.queued + timings.prefill
+            self.fields |= {
+                "completion": usage.completion_tokens,
+                "cached": usage.cached_tokens,
+                "queue_ms": round(timings.queued * 1000),
+                "first_token_ms": round(first * 1000),
+                "decode_ms": round(timings.decode * 1000),
+                "finish": ",".join(event.finish_reasons),
+            }
         else:
             self.failed(event.error)
 
@@ -58,16 +76,25 @@ class RequestLog(Struct):
 class Envelope:
     """The outermost application."""
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        gate: Gate,
+        *,
+        metrics: Metrics | None = None,
+        log_prompts: bool = False,
+    ) -> None:
         self._app = app
         self._gate = gate
+        self._metrics = metrics
+        self._log_prompts = log_prompts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        record = RequestLog(_request_id(headers), time.perf_counter())
+        record = RequestLog(_request_id(headers), time.perf_counter(), self._log_prompts)
         scope["request_log"] = record
 
         async def send_stamped(message: Message) -> None:
@@ -84,7 +111,10 @@ class Envelope:
         except Exception as error:  # noqa: BLE001 - every error has an answer
             await self._fail(error, scope, receive, send_stamped)
         finally:
-            _write_line(scope, record)
+            seconds = time.perf_counter() - record.started
+            write_line(scope, record, seconds)
+            if self._metrics is not None:
+                self._metrics.observe(scope, record, seconds)
 
     async def _fail(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         record: RequestLog = scope["request_log"]
@@ -113,20 +143,3 @@ def _stamp(message: Message, record: RequestLog, cors: Mapping[str, str]) -> Non
     headers.update(cors)
     headers["x-request-id"] = headers["request-id"] = record.id
     headers["openai-processing-ms"] = str(round((time.perf_counter() - record.started) * 1000))
-
-
-def _write_line(scope: Scope, record: RequestLog) -> None:
-    if not log.isEnabledFor(logging.INFO):
-        return
-    fields = "".join(f" {name}={value}" for name, value in record.fields.items())
-    client = scope["client"][0] if scope.get("client") else "-"
-    log.info(
-        "%s %s %s %d ms %s id=%s%s",
-        scope["method"],
-        scope["path"].encode("unicode_escape").decode(),
-        record.status,
-        round((time.perf_counter() - record.started) * 1000),
-        client,
-        record.id,
-        fields,
-    )

@@ -15,6 +15,7 @@ from server.kinds import (
     DURATION,
     KV_TYPE,
     LAYERS,
+    LOG_FORMAT,
     LOG_LEVEL,
     LORA,
     MEASURED,
@@ -71,6 +72,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("allowed_hosts", "server", TEXT, "further names the server answers to", repeat=True),
     Option("allowed_origins", "server", TEXT, "web pages that may use the server", repeat=True),
     Option("log_level", "server", LOG_LEVEL, "least severe line that is logged"),
+    Option("log_format", "server", LOG_FORMAT, "lines for people, or one JSON object each"),
+    Option("log_prompts", "server", SWITCH, "log what clients send, too"),
     Option(
         "probe", "server", SWITCH, "load in a child process first and measure the best settings"
     ),

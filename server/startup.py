@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 
 from engine.errors import ModelFileNotFound, OutOfMemory
 from engine.memory import check_memory, gigabytes, has_gpu_library, total_memory
+from server import logs
 from server.addresses import is_loopback
 from server.config import ServerConfig, initial_models
 from server.loader import Headers
@@ -106,8 +106,4 @@ def prepare_environment(config: ServerConfig) -> None:
     """Logging, and what libgomp reads once when it is loaded; the user's own values stay."""
     if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
-    level = config.log_level.upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if level != "DEBUG":
-        for name in ("uvicorn", "asyncio"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+    logs.set_up(config.log_level, config.log_format)

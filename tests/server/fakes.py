@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
+from engine.counters import Counters
 from engine.engine import EngineStats
 from engine.errors import EngineError
+from engine.probe import ProbeResult
 from engine.request import (
     Event,
     FinishReason,
@@ -20,7 +22,8 @@ from engine.request import (
     TopLogprob,
     Usage,
 )
-from engine.settings import ModelInfo
+from engine.settings import ModelInfo, ModelSettings
+from engine.snapshot import CacheState, SlotState, Snapshot
 from engine.stream import Stream
 
 N_VOCAB = 0x110000
@@ -94,6 +97,19 @@ class FakeEngine:
         self.cancellation = asyncio.Event()
         self.submitted = asyncio.Event()
         self.closed = False
+        self.settings: ModelSettings | None = None
+        self.probed: ProbeResult | None = None
+        self.counters = Counters()
+        self.cache = CacheState(
+            usage=0.25,
+            copies=1,
+            copied_tokens=40,
+            copied_bytes=4096,
+            budget_bytes=8192,
+            files=0,
+            queried_tokens=100,
+            hit_tokens={"slot": 30, "running": 0, "memory": 10, "disk": 0},
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -107,6 +123,19 @@ class FakeEngine:
 
     def stats(self) -> EngineStats:
         return EngineStats(running=len(self.requests), waiting=0, slots=self.info.parallel)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            running=0,
+            waiting=0,
+            slots=[SlotState(slot=0, state="idle", tokens=12)],
+            cache=self.cache,
+            steps=self.counters.steps.total,
+            step_seconds=self.counters.steps.sum,
+            prompt_tokens=self.counters.prompt_tokens,
+            generated_tokens=self.counters.generated_tokens,
+            threads=2,
+        )
 
     def submit(self, request: Request) -> Stream:
         if self.refusal is not None:
