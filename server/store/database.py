@@ -72,6 +72,7 @@ class Database:
         self._max_bytes = max_bytes
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._deleted = False
 
     @contextmanager
     def transaction(self, *, write: bool, create: bool) -> Iterator[bool]:
@@ -86,6 +87,10 @@ class Database:
             self._db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             yield True
             self._db.execute("COMMIT")
+            if self._deleted:
+                # Until then the log still has what is gone from the file.
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._deleted = False
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise StoreUnavailable(
@@ -239,7 +244,9 @@ class Database:
     def delete(self, kind: str, id: str) -> bool:
         """Whether it was there."""
         query = "DELETE FROM documents WHERE kind = ? AND id = ?"
-        return self._db.execute(query, (kind, id)).rowcount > 0
+        found = self._db.execute(query, (kind, id)).rowcount > 0
+        self._deleted = self._deleted or found
+        return found
 
 
 def _document(row: tuple[str, str, int, str, str, str, str]) -> Document:

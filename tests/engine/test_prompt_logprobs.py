@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.batch import Batch, Clear, Rows, Span
+from engine.core import EngineCore, Outgoing
 from engine.engine import Engine
 from engine.llama.model import Model
 from engine.llama.runner import LlamaRunner
@@ -31,13 +33,20 @@ def fake_request(name: str, prompt: list[int], **fields: object) -> Request:
 class Listener(Harness):
     """Keeps the log probabilities of prompts too."""
 
+    def __init__(self, core: EngineCore) -> None:
+        super().__init__(core)
+        self.heard: dict[str, list[tuple[TokenLogprob, ...]]] = {}
+
+    def step(self) -> Outgoing:
+        outgoing = super().step()
+        for state, event in outgoing:
+            if isinstance(event, TokenOutput):
+                self.heard.setdefault(state.request.id, []).append(event.prompt_logprobs)
+        return outgoing
+
     def run_and_listen(self) -> dict[str, list[tuple[TokenLogprob, ...]]]:
-        heard: dict[str, list[tuple[TokenLogprob, ...]]] = {}
-        while self.core.scheduler.has_work:
-            for state, event in self.step():
-                if isinstance(event, TokenOutput):
-                    heard.setdefault(state.request.id, []).append(event.prompt_logprobs)
-        return heard
+        self.run()
+        return self.heard
 
 
 def test_a_prompt_longer_than_a_steps_rows_comes_in_pieces() -> None:
@@ -109,6 +118,36 @@ def test_a_request_may_go_while_its_prompt_is_scored() -> None:
     assert answer.texts[0] == continuation([1] * 60, 3)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_any_mixture_keeps_within_the_rows_of_a_step(seed: int) -> None:
+    """The fake runner refuses more; every scored prompt is scored once and whole."""
+    draw = random.Random(seed)
+    harness = Listener(make_core(FakeRunner(slots=4)))
+    requests = {}
+    for number in range(40):
+        prompt = [draw.randrange(1, 60) for _ in range(draw.choice([1, 2, 15, 16, 40, 90]))]
+        requests[f"{number}"] = fake_request(
+            f"{number}",
+            prompt,
+            n=draw.choice([1, 1, 3]),
+            max_tokens=draw.choice([0, 1, 12]),
+            prompt_logprobs=draw.choice([None, 0, 2]),
+        )
+        harness.add(requests[f"{number}"])
+    gone = draw.sample(sorted(requests), 5)
+    for name in gone:
+        harness.step()
+        harness.core.abort(name)
+    heard = harness.run_and_listen()
+    for name, wanted in requests.items():
+        answer = harness.answers[name]
+        if answer.end is not None:
+            assert answer.texts[0] == continuation(wanted.prompt, wanted.max_tokens)
+            scored = [each.token for part in heard[name] for each in part]
+            assert scored == ([] if wanted.prompt_logprobs is None else wanted.prompt[1:])
+    assert sum(answer.end is None for answer in harness.answers.values()) <= len(gone)
+
+
 def brute_force(path: Path, prompt: list[int]) -> list[float]:
     """Each token after a computation of all before it, in float64."""
     model = Model(settings(path))
@@ -147,7 +186,7 @@ def test_they_are_those_of_the_bare_model(kind: str, tmp_path: Path) -> None:
 
 def test_rows_of_a_prompt_and_of_answers_share_a_step_on_a_real_model(smollm2: Path) -> None:
     async def scenario(engine: Engine) -> None:
-        text = "The cat sat on the mat. The dog sat on the log. " * 7
+        text = "The cat sat on the mat. The dog sat on the log. " * 5
         prompt = engine.tokenizer.encode(text)
         alone = outputs((await collect(engine, request("a", prompt, prompt_logprobs=1)))[1])
         others = [request(f"other {i}", prompt[i : i + 20], max_tokens=24) for i in range(3)]
@@ -160,6 +199,6 @@ def test_rows_of_a_prompt_and_of_answers_share_a_step_on_a_real_model(smollm2: P
         assert len(got) == len(prompt) - 1
         # The shape of a batch moves quantized logits a little.
         assert np.abs(np.subtract(got, expected)).mean() < 0.1
-        assert sum(got[-50:]) > sum(got[:50]), "what repeats is likely"
+        assert sum(got[-30:]) > sum(got[:30]), "what repeats is likely"
 
     with_engine(smollm2, scenario)

@@ -268,3 +268,32 @@ async def test_unknown_fallback_is_named() -> None:
         assert response.status == 400
         error = response.json()["error"]
         assert (error["param"], error["code"]) == ("fallbacks[1]", "model_not_found")
+
+
+async def test_fallbacks_of_text_completions() -> None:
+    full = FakeEngine()
+    full.refusal = QueueFull(1, 1)
+    loading = Loading(a=full, b=FakeEngine(answer("from b")))
+    async with serving(config_of("a", "b"), loading) as client:
+        for prompt in ("Hi", ["Hi", "you"]):
+            body = {"model": "a", "fallbacks": ["b"], "prompt": prompt}
+            whole = (await client.post("/v1/completions", body)).json()
+            assert (whole["model"], whole["choices"][-1]["text"]) == ("b", "from b")
+            assert [each["model"] for each in whole["extra_fields"]["attempts"]] == ["a", "b"]
+            events = (await client.post("/v1/completions", {**body, "stream": True})).events()
+            assert events[-2]["extra_fields"]["model_requested"] == "a"
+
+
+async def test_what_a_fallback_answered_is_stored_as_its_answer(tmp_path: Path) -> None:
+    full = FakeEngine()
+    full.refusal = QueueFull(1, 1)
+    loading = Loading(a=full, b=FakeEngine(answer("from b")))
+    config = config_of("a", "b", store=tmp_path / "store.sqlite3")
+    async with serving(config, loading) as client:
+        for stream in (False, True):
+            await client.chat(model="a", fallbacks=["b"], store=True, stream=stream)
+        page = (await client.get(f"{CHAT}?model=b")).json()
+        assert len(page["data"]) == 2
+        for stored in page["data"]:
+            assert stored["choices"][0]["message"]["content"] == "from b"
+            assert stored["extra_fields"]["model_requested"] == "a"
