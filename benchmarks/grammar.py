@@ -1,16 +1,17 @@
-"""What constraints cost: compiling them, and a mask over the vocabulary at each token.
+"""What constraints cost: compiling them, a mask at each token, and decoding beside free text.
 
-    python benchmarks/grammar.py [--model FILE ...] [--rounds 5] [--tokens 300]
+    python benchmarks/grammar.py [--model FILE ...] [--rounds 5] [--tokens 300] [--decoding 2]
 
-Without --model the vocabularies are of the embedded model and, where it is installed, of the
-stress model. Compile times are of a fresh process's first and of later compilations; masks are
-taken along random walks through each grammar, forced tokens excluded. The last line of the
-output is one JSON object.
+Without --model the models are the embedded one and, where it is installed, the stress model.
+Compile times are of a fresh process's first and of later compilations; masks are taken along
+random walks through each grammar, forced tokens excluded; the ratios of decoding, from so many
+rounds (0: none), are those of `constrained.py`. The last line of the output is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import ctypes
 import json
 import statistics
@@ -29,6 +30,7 @@ import numpy as np
 from platformdirs import user_cache_dir
 
 import grammars
+from benchmarks.constrained import measure
 from engine.constraint import ConstraintCompiler
 from engine.llama.library import library
 from engine.llama.tokenizer import Tokenizer
@@ -187,8 +189,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, action="append", help="a GGUF file; repeatable")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=300, help="tokens of each random walk")
+    parser.add_argument("--decoding", type=int, default=2, help="rounds of decoding")
     args = parser.parse_args()
-    result: Json = {"compile": compile_times(args.rounds), "masks": []}
+    result: Json = {"compile": compile_times(args.rounds), "masks": [], "decoding": []}
     for name, ms in result["compile"]["first_ms"].items():
         print(f"{name:<14} first {ms:8.2f} ms")
     print("later          p50 {p50_ms:.2f} ms, p95 {p95_ms:.2f} ms".format(**result["compile"]))
@@ -199,6 +202,10 @@ def main() -> None:
             "{vocabulary:>7} tokens: trie {trie_s} s, matcher {matcher_ms} ms, mask p50"
             " {mask_us_p50} us, p95 {mask_us_p95} us; {drawn} drawn, {forced} forced".format(**row)
         )
+    for path in (args.model or default_models()) if args.decoding else ():
+        print(path.name)
+        ratios = asyncio.run(measure(path, args.decoding))
+        result["decoding"].append({"model": path.name, **ratios})
     print(json.dumps(result))
 
 
