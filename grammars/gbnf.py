@@ -99,7 +99,7 @@ class _Printer:
         if isinstance(node, Repeat):
             if node.max == 1 and type(node.body) in (Rule, Choice, Sequence):
                 return self.text(node.body, 2) + "?"
-            return self.repeat_text(node.body, node.min, node.max)
+            return self.repeat_text(node)
         if isinstance(node, Except):
             return self.excepts.text(node.texts)
         assert isinstance(node, Dfa)
@@ -132,7 +132,8 @@ class _Printer:
                 after_literal = False
         return " ".join(parts)
 
-    def repeat_text(self, body: Node, low: int, high: int | None) -> str:
+    def repeat_text(self, node: Repeat) -> str:
+        body, low, high = node.body, node.min, node.max
         if max(low, high or 0) > REPEAT_LIMIT:
             return self.text(_factor(self.atom(body), low, high), 2)
         if type(body) not in _SINGLE and (high is None or high > 1):
@@ -144,7 +145,7 @@ class _Printer:
         text = self.text(body, 2)
         if isinstance(body, Repeat) or (isinstance(body, Literal) and len(body.text) > 1):
             text = f"({text})"
-        return text + _bounds(low, high)
+        return text + bounds(node)
 
     def atom(self, body: Node) -> Node:
         """What the engine counts as one symbol, so that bounds do not multiply."""
@@ -181,10 +182,15 @@ def _factor(body: Node, low: int, high: int | None) -> Node:
     return nodes.sequence(fixed, nodes.repeat(block, 0, blocks), tail)
 
 
-def _bounds(low: int, high: int | None) -> str:
-    simple = {(0, 1): "?", (0, None): "*", (1, None): "+"}
-    if (low, high) in simple:
-        return simple[low, high]
+_SHORT_BOUNDS: dict[tuple[int, int | None], str] = {(0, 1): "?", (0, None): "*", (1, None): "+"}
+
+
+def bounds(node: Repeat) -> str:
+    """The quantifier, which GBNF and Lark write alike."""
+    low, high = node.min, node.max
+    short = _SHORT_BOUNDS.get((low, high))
+    if short is not None:
+        return short
     if high is None:
         return f"{{{low},}}"
     return f"{{{low}}}" if low == high else f"{{{low},{high}}}"

@@ -14,9 +14,9 @@ from . import unroll
 from .charset import CharSet
 from .errors import LimitExceeded
 from .except_text import ExceptPrinter
-from .gbnf import identifier
+from .gbnf import bounds, identifier
 from .json_text import quote as json_quote
-from .nodes import Chars, Choice, Dfa, Except, Literal, Node, Repeat, Rule, Sequence, Token
+from .nodes import Chars, Choice, Except, Literal, Node, Repeat, Rule, Sequence, Token
 
 
 def print_lark(root: Node, max_bytes: int = 1_000_000) -> str:
@@ -27,7 +27,8 @@ def print_lark(root: Node, max_bytes: int = 1_000_000) -> str:
 class _Printer:
     def __init__(self, max_bytes: int) -> None:
         self.lines: list[str] = []
-        self.names: dict[tuple[int, bool], str] = {}
+        self.names: dict[int, str] = {}
+        self.terminals: dict[int, str] = {}
         self.taken: set[str] = {"start"}
         self.counts: dict[str, int] = {}
         self.queue: list[tuple[str, Node, bool]] = []
@@ -55,13 +56,14 @@ class _Printer:
         self.lines.append(line)
 
     def name(self, rule: Rule, terminal: bool) -> str:
-        key = (id(rule), terminal)
-        if key not in self.names:
+        names = self.terminals if terminal else self.names
+        known = names.get(id(rule))
+        if known is None:
             hint = identifier(rule.hint).replace("-", "_")
-            self.names[key] = self.fresh(hint.upper() if terminal else hint.lower())
-            self.queue.append((self.names[key], rule.body, terminal))
+            known = names[id(rule)] = self.fresh(hint.upper() if terminal else hint.lower())
+            self.queue.append((known, rule.body, terminal))
             self.keep.append(rule)
-        return self.names[key]
+        return known
 
     def named_text(self, text: str) -> str:
         name = self.fresh("NAME")
@@ -82,24 +84,27 @@ class _Printer:
 
     def rule(self, node: Node, level: int) -> str:
         """`level`: 0 alternatives may stand bare, 1 a sequence may, 2 a single item only."""
-        match node:
-            case Literal(text) | Token(Literal(text)):
-                return quote(text)
-            case Rule():
-                return self.name(node, False)
-            case Sequence(items):
-                text = " ".join([self.rule(i, 2) for i in items]) or '""'
-                return f"({text})" if level > 1 and len(items) > 1 else text
-            case Choice(options):
-                text = " | ".join([self.rule(o, 1) for o in options])
-                return f"({text})" if level else text
-            case Token(body):
-                return self.token(body)
-            case Chars(ranges):
-                return f"/{char_class(ranges)}/"
-            case Repeat(body, low, high):
-                text = self.rule(body, 2)
-                return (f"({text})" if isinstance(body, Repeat) else text) + _bounds(low, high)
+        kind = type(node)
+        if kind is Rule:
+            return self.names.get(id(node)) or self.name(node, False)  # type: ignore[arg-type]
+        if isinstance(node, Token):
+            body = node.body
+            if type(body) is Literal:
+                return quote(body.text)
+            return self.known.get(id(body)) or self.token(body)
+        if kind is Literal:
+            return quote(node.text)  # type: ignore[union-attr]
+        if isinstance(node, Sequence):
+            text = " ".join([self.rule(i, 2) for i in node.items]) or '""'
+            return f"({text})" if level > 1 and len(node.items) > 1 else text
+        if isinstance(node, Repeat):
+            text = self.rule(node.body, 2)
+            return (f"({text})" if type(node.body) is Repeat else text) + bounds(node)
+        if isinstance(node, Choice):
+            text = " | ".join([self.rule(o, 1) for o in node.options])
+            return f"({text})" if level else text
+        if isinstance(node, Chars):
+            return f"/{char_class(node.ranges)}/"
         return self.token(node)
 
     def token(self, body: Node) -> str:
@@ -120,33 +125,30 @@ class _Printer:
 
     def part(self, node: Node, level: int) -> tuple[str, bool]:
         """Text at a level as in `rule`, and whether it is the inside of a regular expression."""
-        match node:
-            case Literal(text):
-                escaped = "".join([_escape(c) for c in text])
-                return (f"(?:{escaped})" if level > 1 and len(text) != 1 else escaped), True
-            case Chars(ranges):
-                return char_class(ranges), True
-            case Rule():
-                return self.name(node, True), False
-            case Sequence(items):
-                return self.joined([self.part(i, 2) for i in items], "", " ", level > 1)
-            case Choice(options):
-                return self.joined([self.part(o, 1) for o in options], "|", " | ", level > 0)
-            case Repeat(body, low, high):
-                text, regex = self.part(body, 2)
-                if isinstance(body, Repeat):
-                    text = f"(?:{text})" if regex else f"({text})"
-                return text + _bounds(low, high), regex
-            case Token(body):
-                return self.part(body, level)
-            case Dfa(automaton, escaped):
-                key = (id(automaton), escaped)
-                if key not in self.automata:
-                    self.automata[key] = unroll.regular(automaton, escaped)
-                return self.part(self.automata[key], level)
-            case Except(texts):
-                return self.excepts.text(texts), False
-        raise TypeError(f"{type(node).__name__} inside a token")
+        if isinstance(node, Chars):
+            return char_class(node.ranges), True
+        if isinstance(node, Literal):
+            escaped = "".join([_escape(c) for c in node.text])
+            return (f"(?:{escaped})" if level > 1 and len(node.text) != 1 else escaped), True
+        if isinstance(node, Rule):
+            return self.terminals.get(id(node)) or self.name(node, True), False
+        if isinstance(node, Sequence):
+            return self.joined([self.part(i, 2) for i in node.items], "", " ", level > 1)
+        if isinstance(node, Choice):
+            return self.joined([self.part(o, 1) for o in node.options], "|", " | ", level > 0)
+        if isinstance(node, Repeat):
+            text, regex = self.part(node.body, 2)
+            if type(node.body) is Repeat:
+                text = f"(?:{text})" if regex else f"({text})"
+            return text + bounds(node), regex
+        if isinstance(node, Token):
+            return self.part(node.body, level)
+        if isinstance(node, Except):
+            return self.excepts.text(node.texts), False
+        key = (id(node.automaton), node.escaped)
+        if key not in self.automata:
+            self.automata[key] = unroll.regular(node.automaton, node.escaped)
+        return self.part(self.automata[key], level)
 
     @staticmethod
     def joined(
@@ -195,12 +197,3 @@ def char_class(ranges: CharSet) -> str:
 @lru_cache(maxsize=4096)
 def quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-def _bounds(low: int, high: int | None) -> str:
-    simple = {(0, 1): "?", (0, None): "*", (1, None): "+"}
-    if (low, high) in simple:
-        return simple[low, high]
-    if high is None:
-        return f"{{{low},}}"
-    return f"{{{low}}}" if low == high else f"{{{low},{high}}}"
