@@ -68,6 +68,14 @@ class Restore(Struct, frozen=True, tag=True):
     handle: int
 
 
+class Copy(Struct, frozen=True, tag=True):
+    """Replace what is in a slot by all that `source` holds; between streams the data moves with
+    the next pass. Nothing is lost, where a sliding window's `Save` keeps only the window."""
+
+    source: int
+    slot: int
+
+
 class Drop(Struct, frozen=True, tag=True):
     """Free the copy under `handle`."""
 
@@ -87,7 +95,7 @@ class Import(Struct, frozen=True, tag=True):
     data: bytearray
 
 
-MemoryOp = Clear | Trim | Save | Restore | Drop | Export | Import
+MemoryOp = Clear | Trim | Save | Restore | Copy | Drop | Export | Import
 
 
 class CopyReport(Struct):

@@ -61,7 +61,6 @@ class DiskCache:
         fingerprint: str,
         budget: int,
         most_tokens: int,
-        can_trim: bool,
         least_tokens: int = 128,
     ) -> None:
         """`budget` bytes for the whole directory, whichever models it serves. Prefixes of fewer
@@ -73,7 +72,7 @@ class DiskCache:
         self._budget = budget
         self._most_tokens = most_tokens
         self._least_tokens = least_tokens
-        self._index: PrefixIndex[DiskEntry] = PrefixIndex(can_trim=can_trim)
+        self._index: PrefixIndex[DiskEntry] = PrefixIndex()
         self._entries: dict[Path, DiskEntry] = {}
         self._fetches: dict[Path, Fetch] = {}
         self._fetched: list[DiskEntry] = []
@@ -93,13 +92,13 @@ class DiskCache:
 
     # The engine's thread
 
-    def match_prefix(self, wanted: Held) -> tuple[int, DiskEntry | None]:
-        """The longest prefix that a file shares with `wanted`, and that file."""
-        return self._index.match_prefix(wanted)
+    def candidates(self, wanted: Held) -> list[DiskEntry]:
+        """Files with which `wanted` may begin."""
+        return self._index.candidates(wanted)
 
     def has(self, held: Held) -> bool:
-        """Whether a file has all of it."""
-        return self._index.match_prefix(held)[0] == len(held.tokens)
+        """Whether there is a file of exactly this."""
+        return self._index.has(held)
 
     @property
     def n_files(self) -> int:

@@ -56,7 +56,7 @@ _FLASH_TILE = 64
 """Rows from which flash attention on the CPU takes its tiled path."""
 
 
-def _kv_cache(settings: ModelSettings, info: ModelInfo, can_trim: bool) -> KVCache:
+def _kv_cache(settings: ModelSettings, info: ModelInfo) -> KVCache:
     """A cache whose prompts get the bits they would get without it.
 
     A single row, with flash attention fewer than 64, and rows beyond a multiple of 4 take other
@@ -64,17 +64,18 @@ def _kv_cache(settings: ModelSettings, info: ModelInfo, can_trim: bool) -> KVCac
     """
     return KVCache(
         settings.parallel,
-        can_trim=can_trim,
+        can_trim=info.can_trim,
+        window=info.window,
         align=PROMPT_ALIGNMENT,
         min_computed=2 if settings.flash_attention is False else _FLASH_TILE,
         retain=not settings.kv_unified,
         budget=settings.prefix_cache_mib << 20,
         bytes_per_token=info.kv_bytes // (info.context * info.parallel),
-        disk=_disk_cache(settings, info, can_trim),
+        disk=_disk_cache(settings, info),
     )
 
 
-def _disk_cache(settings: ModelSettings, info: ModelInfo, can_trim: bool) -> DiskCache | None:
+def _disk_cache(settings: ModelSettings, info: ModelInfo) -> DiskCache | None:
     if settings.prefix_cache_dir is None:
         return None
     return DiskCache(
@@ -82,7 +83,6 @@ def _disk_cache(settings: ModelSettings, info: ModelInfo, can_trim: bool) -> Dis
         fingerprint=info.fingerprint,
         budget=settings.prefix_cache_disk_mib << 20,
         most_tokens=info.context,
-        can_trim=can_trim,
     )
 
 
@@ -145,7 +145,7 @@ class Engine:
             runner,
             model.tokenizer,
             context=settings.context,
-            kv_cache=_kv_cache(settings, model.info, runner.can_trim),
+            kv_cache=_kv_cache(settings, model.info),
             batch_size=min(settings.batch_size, settings.context * settings.parallel),
             ubatch_size=settings.ubatch_size,
             max_stall=settings.max_stall,

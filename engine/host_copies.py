@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from engine.batch import Drop, Export, Import, MemoryOp, Save
+from engine.batch import Drop, Export, Import, MemoryOp, Save, Trim
 from engine.disk_cache import DiskCache
 from engine.prefix_index import Held, PrefixIndex
 
@@ -42,6 +42,7 @@ class HostCopies:
         queue: Callable[[MemoryOp], None],
         *,
         can_trim: bool,
+        window: int = 0,
         budget: int = 0,
         bytes_per_token: int = 0,
         disk: DiskCache | None = None,
@@ -49,6 +50,7 @@ class HostCopies:
         """`queue` takes what the next step has to do for it; `budget` is in bytes."""
         self._queue = queue
         self._can_trim = can_trim
+        self._window = window
         self._budget = budget
         self._bytes_per_token = bytes_per_token
         self._bytes_per_copy = 0
@@ -56,7 +58,7 @@ class HostCopies:
         self._disk = disk
         self._copies: OrderedDict[int, HostCopy] = OrderedDict()
         """By handle, least recently used first."""
-        self._index: PrefixIndex[HostCopy] = PrefixIndex(can_trim=can_trim)
+        self._index: PrefixIndex[HostCopy] = PrefixIndex()
         self._leaving: dict[int, Held] = {}
         """Copies on their way to disk."""
         self._handles = itertools.count(1)
@@ -75,9 +77,9 @@ class HostCopies:
         """Bytes of a copy, as far as is known."""
         return self._bytes_per_copy + n_tokens * self._bytes_per_token
 
-    def match_prefix(self, wanted: Held) -> tuple[int, HostCopy | None]:
-        """The longest prefix that a copy shares with `wanted`, and that copy; changes nothing."""
-        return self._index.match_prefix(wanted)
+    def candidates(self, wanted: Held) -> list[HostCopy]:
+        """Copies with which `wanted` may begin; changes nothing."""
+        return self._index.candidates(wanted)
 
     def use(self, copy: HostCopy) -> None:
         """It is restored now. A state that cannot be trimmed and is used twice is shared."""
@@ -91,15 +93,20 @@ class HostCopies:
             if copy.held.key == key:
                 self._copies.move_to_end(handle)
 
-    def keep(self, slot: int, held: Held, spare: HostCopy | None = None) -> None:
+    def keep(
+        self, slot: int, held: Held, spare: HostCopy | None = None, *, trim: bool = False
+    ) -> None:
         """Copy what a slot holds, unless it is short, too large or there already.
 
-        `spare` is in use and stays.
+        `spare` is in use and stays. With `trim` the slot holds more and is cut to it first.
         """
         fits = self.size_of(len(held.tokens)) <= self._budget
-        if self._budget and fits and len(held.tokens) >= WORTH_COPYING and not self._has(held):
-            self.save(slot, held)
-            self.shrink(spare)
+        if not (self._budget and fits) or len(held.tokens) < WORTH_COPYING or self._has(held):
+            return
+        if trim:
+            self._queue(Trim(slot, len(held.tokens)))
+        self.save(slot, held)
+        self.shrink(spare)
 
     def keep_shared(self, slot: int, held: Held) -> None:
         """As `keep`, for a prefix that two requests have in common."""
@@ -111,12 +118,21 @@ class HostCopies:
             self.shrink(copy)
 
     def _has(self, held: Held) -> bool:
-        return self._index.match_prefix(held)[0] == len(held.tokens)
+        """Whether some copy gives all of it."""
+        n_held = len(held.tokens)
+        return self._index.has(held) or any(
+            copy.held.tokens[:n_held] == held.tokens and not self._whole(copy.held)
+            for copy in self._index.candidates(held)
+        )
+
+    def _whole(self, held: Held) -> bool:
+        """Whether a copy of it is of use only as a whole."""
+        return not self._can_trim or len(held.tokens) > self._window > 0
 
     def save(self, slot: int, held: Held) -> HostCopy:
         """Copy a slot, whatever the budget; copies of its prefixes are then of no use, unless
-        others share them."""
-        if self._can_trim:
+        others share them or it cannot be trimmed to them."""
+        if not self._whole(held):
             for copy in self._index.prefixes_of(held):
                 if not copy.shared:
                     self._drop(copy)

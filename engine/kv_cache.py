@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from engine.batch import Clear, CopyReport, MemoryOp, Restore, Trim
+from engine.batch import Clear, Copy, CopyReport, MemoryOp, Restore, Trim
 from engine.costs import SourceCosts
 from engine.counters import CacheCounters
-from engine.disk_cache import DiskCache, Fetch
+from engine.disk_cache import DiskCache, DiskEntry, Fetch
 from engine.host_copies import WORTH_COPYING, HostCopies, HostCopy
 from engine.lora import LoraSet
 from engine.prefix_index import Held
@@ -48,6 +48,7 @@ class KVCache:
         n_slots: int,
         *,
         can_trim: bool,
+        window: int = 0,
         min_computed: int = 1,
         align: int = 1,
         retain: bool = True,
@@ -59,14 +60,18 @@ class KVCache:
         one for its logits, more where short runs take another path through the arithmetic; and
         prefixes are multiples of `align`, where kernels work on groups of rows. Without `retain`
         (the unified layout, where every cell slows every sequence) a slot is cleared as soon as
-        it is idle."""
+        it is idle. Of more tokens than a sliding `window` a copy keeps just the window in some
+        layers: it is of use only as a whole, and a slot restored from it only from there on."""
         self._can_trim = can_trim
+        self._window = window
         self._retain = retain
         self._min_computed = min_computed
         self._align = align
         self._budget = budget
         self._idle = OrderedDict((slot, Held([])) for slot in range(n_slots))
         """Slot → what it still holds, least recently used first."""
+        self._floors: dict[int, int] = {}
+        """Slot → length below which it cannot be trimmed."""
         self._outside = {-1, n_slots}
         self._ops: list[MemoryOp] = []
         self._disk = disk
@@ -75,6 +80,7 @@ class KVCache:
         self._copies = HostCopies(
             self.queue,
             can_trim=can_trim,
+            window=window,
             budget=budget,
             bytes_per_token=bytes_per_token,
             disk=disk,
@@ -116,8 +122,8 @@ class KVCache:
     def match_prefix(self, prompt: list[int], lora: LoraSet = ()) -> int:
         """Tokens of `prompt` that an idle slot or a copy could save; changes nothing."""
         wanted = self._reusable(prompt, lora)
-        best = max((self._usable(held, wanted) for held in self._idle.values()), default=0)
-        return max(best, self._best_copy(wanted)[1])
+        in_slots = (self._in_slot(slot, held, wanted) for slot, held in self._idle.items())
+        return max(self._best_copy(wanted)[1], *in_slots, 0)
 
     def acquire(
         self,
@@ -146,13 +152,13 @@ class KVCache:
         size = self._copies.size_of(len(other.held.tokens))
         if self._pays(in_other - length, copied=2 * size):
             source, length = other.held, in_other
-            copy = self._copies.save(other.slot, other.held)
             level = "running"
-        self.counters.found(len(prompt), level, length)
-        if copy is None:
-            self._reuse(slot, length)
-        else:
+            slot = self._copy(other, length)
+        elif copy is not None:
             slot = self._restore(copy, length)
+        else:
+            self._reuse(slot, length)
+        self.counters.found(len(prompt), level, length)
         if self._can_trim and WORTH_COPYING <= length <= source.n_prompt - WORTH_COPYING:
             # Two prompts part here: others may begin like them.
             self._copies.keep_shared(slot, Held(prompt[:length], lora, length, key))
@@ -163,18 +169,18 @@ class KVCache:
         if it would have to be computed."""
         wanted = Held(prompt, lora)
         for slot in self._well_placed():
-            if self._holds(self._idle[slot], wanted):
+            if self._holds(self._idle[slot], wanted, self._floors.get(slot, 0)):
                 self._reuse(slot, len(prompt))
                 return slot
-        _, copy = self._copies.match_prefix(wanted)
-        if copy is not None and self._holds(copy.held, wanted):
-            return self._restore(copy, len(prompt))
+        for copy in self._copies.candidates(wanted):
+            if self._holds(copy.held, wanted, self._floor_of(len(copy.held.tokens))):
+                return self._restore(copy, len(prompt))
         return None
 
-    def _holds(self, held: Held, wanted: Held) -> bool:
-        """Whether `held` is `wanted`, or begins with it and can be trimmed."""
+    def _holds(self, held: Held, wanted: Held, floor: int) -> bool:
+        """Whether `held` is `wanted`, or begins with it and can be trimmed to it."""
         length = len(wanted.tokens)
-        fits = self._can_trim or len(held.tokens) == length
+        fits = floor <= length if self._can_trim else len(held.tokens) == length
         return fits and held.lora == wanted.lora and held.tokens[:length] == wanted.tokens
 
     def _pays(self, gain: int, copied: int, read: int = 0) -> bool:
@@ -204,13 +210,16 @@ class KVCache:
         if self._disk is None:
             return None
         wanted = self._reusable(prompt, lora)
-        length, entry = self._disk.match_prefix(wanted)
-        if entry is None or entry.header.size > self._budget:
+        entries = [each for each in self._disk.candidates(wanted) if self._fits(each)]
+        if not entries:
             return None
+        best = max(entries, key=lambda each: self._in_copy(each.held, wanted))
         here = max(self.match_prefix(prompt, lora), self._best_other(wanted, running)[1])
-        gain = self._usable(entry.held, Held(wanted.tokens[:length], lora)) - here
-        size = entry.header.size
-        return self._disk.fetch(entry) if self._pays(gain, copied=size, read=size) else None
+        gain, size = self._in_copy(best.held, wanted) - here, best.header.size
+        return self._disk.fetch(best) if self._pays(gain, copied=size, read=size) else None
+
+    def _fits(self, entry: DiskEntry) -> bool:
+        return entry.header.size <= self._budget
 
     def poll(self) -> None:
         """Take in what was read from disk meanwhile."""
@@ -251,18 +260,32 @@ class KVCache:
     def _reusable(self, prompt: list[int], lora: LoraSet) -> Held:
         return Held(prompt[: max(0, len(prompt) - self._min_computed)], lora)
 
-    def _usable(self, held: Held, wanted: Held) -> int:
-        """Tokens of `wanted` that `held` gives; memory that cannot be trimmed must fit whole."""
+    def _usable(self, held: Held, wanted: Held, floor: int) -> int:
+        """Tokens of `wanted` that `held` gives when it is trimmed, not below `floor`; memory that
+        cannot be trimmed must fit whole."""
         if held.lora != wanted.lora:
             return 0
         shared = common_prefix(held.tokens, wanted.tokens)
-        if self._can_trim:
-            return shared - shared % self._align
-        return shared if shared == len(held.tokens) else 0
+        if not self._can_trim:
+            return shared if shared == len(held.tokens) else 0
+        length = shared - shared % self._align
+        return length if length >= floor else 0
+
+    def _in_slot(self, slot: int, held: Held, wanted: Held) -> int:
+        return self._usable(held, wanted, self._floors.get(slot, 0))
+
+    def _in_copy(self, held: Held, wanted: Held) -> int:
+        return self._usable(held, wanted, self._floor_of(len(held.tokens)))
+
+    def _floor_of(self, n_copied: int) -> int:
+        """Length below which a slot that so many tokens were restored to cannot be trimmed."""
+        return n_copied if n_copied > self._window > 0 else 0
 
     def _best_idle(self, wanted: Held) -> tuple[int, int]:
         """The well-placed idle slot with the longest usable prefix; the victim where none has."""
-        usable = {slot: self._usable(self._idle[slot], wanted) for slot in self._well_placed()}
+        usable = {
+            slot: self._in_slot(slot, self._idle[slot], wanted) for slot in self._well_placed()
+        }
         slot = max(usable, key=lambda slot: usable[slot])
         return (slot, usable[slot]) if usable[slot] else (self._victim(), 0)
 
@@ -281,10 +304,11 @@ class KVCache:
         return min(empty) if empty else placed[0]
 
     def _best_copy(self, wanted: Held) -> tuple[HostCopy | None, int]:
-        length, copy = self._copies.match_prefix(wanted)
-        if copy is None:
-            return None, 0
-        return copy, self._usable(copy.held, Held(wanted.tokens[:length], wanted.lora))
+        best, length = None, 0
+        for copy in self._copies.candidates(wanted):
+            if (usable := self._in_copy(copy.held, wanted)) > length:
+                best, length = copy, usable
+        return best, length
 
     def _best_other(self, wanted: Held, running: Iterable[Running]) -> tuple[Running, int]:
         """The slot at work, or idle but badly placed, with the longest usable prefix."""
@@ -292,33 +316,61 @@ class KVCache:
         apart = (Running(slot, held) for slot, held in self._idle.items() if slot not in placed)
         best, length = Running(-1, Held([])), 0
         for each in (*running, *apart):
-            if (usable := self._usable(each.held, wanted)) > length:
+            if (usable := self._in_slot(each.slot, each.held, wanted)) > length:
                 best, length = each, usable
         return best, length
+
+    def _copy(self, source: Running, length: int) -> int:
+        """A slot with the first `length` tokens of another one."""
+        n_held = len(source.held.tokens)
+        if not self._floor_of(n_held):
+            return self._restore(self._copies.save(source.slot, source.held), length)
+        slot = self._vacate()
+        self._ops.append(Copy(source.slot, slot))
+        self._floors[slot] = self._floors.get(source.slot, 0)
+        self._trim(slot, length, n_held)
+        return slot
 
     def _reuse(self, slot: int, length: int) -> None:
         """Take `slot` with its first `length` tokens; the rest is copied if it is worth it."""
         held = self._idle.pop(slot)
         if len(held.tokens) >= length + WORTH_COPYING:
-            self._copies.keep(slot, held)
+            self._keep(slot, held)
         if length:
             self._trim(slot, length, len(held.tokens))
         elif held.tokens:
             self._ops.append(Clear(slot))
+        if not length:
+            self._floors.pop(slot, None)
 
     def _restore(self, copy: HostCopy, length: int) -> int:
         """A slot with the first `length` tokens of `copy`."""
         self._copies.use(copy)
         slot = self._vacate(spare=copy)
+        n_copied = len(copy.held.tokens)
         self._ops.append(Restore(slot, copy.handle))
-        self._trim(slot, length, len(copy.held.tokens))
+        self._floors[slot] = self._floor_of(n_copied)
+        self._trim(slot, length, n_copied)
         self._copies.shrink()
         return slot
 
     def _vacate(self, spare: HostCopy | None = None) -> int:
         slot = self._victim()
-        self._copies.keep(slot, self._idle.pop(slot), spare)
+        self._keep(slot, self._idle.pop(slot), spare)
         return slot
+
+    def _keep(self, slot: int, held: Held, spare: HostCopy | None = None) -> None:
+        """Copy a slot that is about to lose what it holds."""
+        n_held = len(held.tokens)
+        if not self._floor_of(n_held):
+            self._copies.keep(slot, held, spare)
+            return
+        # They will be of use as a whole only, so they end where prefixes are cut, or part.
+        ends = {n - n % self._align for n in (n_held, *held.checkpoints) if n <= n_held}
+        for length in sorted(ends, reverse=True):
+            if length >= self._floors.get(slot, 0):
+                cut = structs.replace(held, tokens=held.tokens[:length])
+                self._copies.keep(slot, cut, spare, trim=length < n_held)
 
     def _trim(self, slot: int, length: int, held: int) -> None:
         if length < held:
@@ -329,7 +381,7 @@ class KVCache:
         assert slot not in self._idle, f"slot {slot} was released twice"
         self._idle[slot] = held if self._retain else Held([])
         if not self._retain:
-            self._copies.keep(slot, held)
+            self._keep(slot, held)
             self._ops.append(Clear(slot))
 
     def new_handle(self) -> int:
@@ -340,9 +392,12 @@ class KVCache:
         """Add an operation of the caller's to the next step's."""
         self._ops.append(op)
 
-    def take_empty(self) -> int:
-        """A slot for a state that is about to be restored; KeyError if none is idle."""
-        return self._vacate()
+    def take_for(self, n_copied: int) -> int:
+        """A slot to which a copy of so many tokens is about to be restored; KeyError if none is
+        idle."""
+        slot = self._vacate()
+        self._floors[slot] = self._floor_of(n_copied)
+        return slot
 
     def close(self, run: Callable[[list[MemoryOp]], CopyReport], timeout: float) -> None:
         """Hand what is worth it to the disk, and wait until it is written; `run` executes."""
@@ -350,7 +405,7 @@ class KVCache:
             return
         self.learn(run(self.take_ops()))
         for slot, held in self._idle.items():
-            self._copies.keep(slot, held)
+            self._keep(slot, held)
         order = self._copies.export_all()
         exported = run(self.take_ops()).exported
         for age, handle in enumerate(sorted(exported, key=order.index)):
@@ -362,6 +417,7 @@ class KVCache:
         """The memory behind was reset: nothing holds anything, and nothing is left to do."""
         for slot in self._idle:
             self._idle[slot] = Held([])
+        self._floors.clear()
         self._copies.forget()
         self._ops.clear()
         if self._disk is not None:

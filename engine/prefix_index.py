@@ -22,14 +22,14 @@ class Held(Struct, frozen=True):
     """How many of them were a request's prompt; the rest is an answer."""
     key: str = ""
     """The client's word for what belongs together."""
+    checkpoints: tuple[int, ...] = ()
+    """Lengths at which messages of the prompt end."""
 
 
 class PrefixIndex(Generic[T]):
     """A radix tree per set of adapters."""
 
-    def __init__(self, *, can_trim: bool) -> None:
-        """Without `can_trim` a prefix is of use only as a whole."""
-        self._can_trim = can_trim
+    def __init__(self) -> None:
         self._trees: dict[LoraSet, RadixTree[T]] = {}
 
     def insert(self, held: Held, value: T) -> None:
@@ -44,12 +44,14 @@ class PrefixIndex(Generic[T]):
             del self._trees[held.lora]
         return value
 
-    def match_prefix(self, wanted: Held) -> tuple[int, T | None]:
-        """The longest prefix shared with `wanted`, and a value that has it; changes nothing."""
+    def candidates(self, wanted: Held) -> list[T]:
+        """What shares the longest prefix with `wanted`, and what is its longest prefix as a
+        whole; changes nothing."""
         tree = self._trees.get(wanted.lora)
         if tree is None:
-            return 0, None
-        return tree.match_prefix(wanted.tokens) if self._can_trim else tree.longest(wanted.tokens)
+            return []
+        found = (tree.match_prefix(wanted.tokens)[1], tree.longest(wanted.tokens)[1])
+        return [value for value in found if value is not None]
 
     def has(self, held: Held) -> bool:
         """Whether exactly these tokens are mapped."""

@@ -110,8 +110,8 @@ class Request(Struct, frozen=True, kw_only=True):
     cache_key: str = ""
     """Prefixes of requests with the same key are kept together: each use renews them all."""
     checkpoints: tuple[int, ...] = ()
-    """Lengths of the prompt at which messages end. Memory that cannot be trimmed is copied there;
-    any other memory needs none."""
+    """Lengths of the prompt at which messages end. Memory that cannot be trimmed is copied there,
+    that of a sliding window when it leaves its slot; any other memory needs none."""
 
 
 class TopLogprob(Struct, frozen=True, gc=False):  # 20 a token: the collector would walk them

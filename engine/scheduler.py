@@ -84,7 +84,8 @@ class Scheduler:
             while state.unstarted and self._kv.n_idle:
                 sequence = state.unstarted.pop(0)
                 assert state.saved is not None
-                self._start(sequence, self._kv.take_empty(), len(state.request.prompt))
+                n_prompt = len(state.request.prompt)
+                self._start(sequence, self._kv.take_for(n_prompt), n_prompt)
                 self._kv.queue(Restore(sequence.slot, state.saved))
                 yield sequence
             if not state.unstarted:

@@ -78,7 +78,9 @@ class Sequence:
         """What its slot holds."""
         request = self.group.request
         tokens = self.tokens[: self.n_computed]
-        return Held(tokens, self.group.lora, len(request.prompt), request.cache_key)
+        return Held(
+            tokens, self.group.lora, len(request.prompt), request.cache_key, request.checkpoints
+        )
 
     @property
     def n_generated(self) -> int:

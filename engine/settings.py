@@ -95,6 +95,10 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Where the layers run, such as `CPU` or `CUDA0 (24/32 layers)`."""
     fingerprint: str
     """Changes with the file, the build and the settings that change bits."""
+    can_trim: bool = True
+    """Whether the memory can forget a sequence's end; recurrent and hybrid ones cannot."""
+    window: int = 0
+    """Tokens that layers with a sliding window see; 0 where there are none."""
     lora: tuple[LoraScale, ...] = ()
     """The LoRA adapters by name, with the scale they have where a request names none."""
     task: Task = "generate"

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 from msgspec import Struct
 
+from server.boundaries import boundaries
 from server.chat.errors import TemplateError
 from server.custom_tools import as_arguments
 from server.errors import InvalidRequest, Loc, UnsupportedField, field_path, quote
@@ -42,6 +43,8 @@ class Prompt(Struct, frozen=True):
 
     text: str
     tokens: list[int]
+    checkpoints: tuple[int, ...] = ()
+    """Where messages end, as far as the engine wants to know."""
 
 
 async def prompt(
@@ -53,7 +56,7 @@ async def prompt(
     """A conversation up to where the assistant speaks. Raises InvalidRequest."""
     dicts = template_messages(messages)
     size = _size(messages) + _CHARS_PER_TOOL * len(tools)
-    return await _off_loop_if(size, _prompt, model, dicts, kwargs, tools)
+    return await off_loop_if(size, _prompt, model, dicts, kwargs, tools)
 
 
 async def prompt_text(
@@ -61,7 +64,7 @@ async def prompt_text(
 ) -> str:
     """As `prompt`, before it is encoded."""
     dicts = template_messages(messages)
-    return await _off_loop_if(_size(messages), _render, model, dicts, kwargs, ())
+    return await off_loop_if(_size(messages), _render, model, dicts, kwargs, ())
 
 
 async def encode(
@@ -73,7 +76,7 @@ async def encode(
     def run() -> list[int]:
         return tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
 
-    return await _off_loop_if(len(text), run)
+    return await off_loop_if(len(text), run)
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
@@ -191,7 +194,7 @@ def _prompt(
     tokens = tokenizer.encode(text)
     if tokenizer.adds_bos and tokens[:1] != [tokenizer.bos]:
         tokens.insert(0, tokenizer.bos)
-    return Prompt(text, tokens)
+    return Prompt(text, tokens, boundaries(model, messages, kwargs, tools, tokens))
 
 
 def _size(messages: Sequence[ChatMessage]) -> int:
@@ -205,9 +208,10 @@ def _size(messages: Sequence[ChatMessage]) -> int:
     )
 
 
-async def _off_loop_if(
+async def off_loop_if(
     size: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
 ) -> _T:
+    """Call `function` in a thread if its work on `size` characters would hold up the loop."""
     if size <= INLINE_CHARS:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)

@@ -110,6 +110,7 @@ def request(
     special_tokens: frozenset[int] = frozenset(),
     thought: ThoughtBudget | None = None,
     defaults: SamplingParams = NEUTRAL,
+    checkpoints: tuple[int, ...] = (),
 ) -> Request:
     """The engine's request for `prompt`, in a context of `context` tokens; `defaults` are the
     model's own.
@@ -134,6 +135,8 @@ def request(
         priority=_PRIORITIES.get(options.service_tier or "", Priority.NORMAL),
         user=fair_share_key(options, client),
         lora=lora_scales(options.lora),
+        cache_key=options.prompt_cache_key or "",
+        checkpoints=checkpoints,
     )
 
 

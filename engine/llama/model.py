@@ -185,6 +185,8 @@ class Model:
             eos_token=tokenizer.spelling(tokenizer.eos),
             device=self._device(settings),
             fingerprint=self._fingerprint(settings),
+            can_trim=not (api.llama_model_is_recurrent(model) or api.llama_model_is_hybrid(model)),
+            window=api.llama_model_n_swa(model),
             lora=tuple(LoraScale(each.label, each.scale) for each in settings.lora),
         )
 

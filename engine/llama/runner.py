@@ -10,6 +10,7 @@ import numpy as np
 from engine.batch import (
     Batch,
     Clear,
+    Copy,
     CopyReport,
     Drop,
     Export,
@@ -42,10 +43,7 @@ class LlamaRunner:
         self.n_vocab = model.tokenizer.n_vocab
         self.max_rows = model.max_rows(model.settings)
         self.n_slots = model.settings.parallel
-        native = model.native
-        self.can_trim = not (
-            api.llama_model_is_recurrent(native) or api.llama_model_is_hybrid(native)
-        )
+        self.can_trim = model.info.can_trim
         self._report = CopyReport()
         self._n_batch: int = api.llama_n_batch(model.context)
         self._allocate(self._n_batch)
@@ -135,6 +133,9 @@ class LlamaRunner:
                 self._save(slot, handle)
             case Restore(slot, handle):
                 self._restore(slot, handle)
+            case Copy(source, slot):
+                self._api.llama_memory_seq_rm(self._memory, slot, -1, -1)
+                self._api.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
             case Drop(handle):
                 self._saved.pop(handle, None)
             case Export(handle):

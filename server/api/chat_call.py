@@ -79,6 +79,7 @@ async def prepare_chat(
             grammar=output.grammar if output is not None else None,
             special_tokens=model.answers.special_tokens(tools),
             thought=thought_budget(wire, model, prompt.text),
+            checkpoints=prompt.checkpoints,
         ),
         new_reader=lambda index: model.answers.reader(
             prompt.text, separate=separate, seed=f"{id}/{index}", tools=tools

@@ -12,6 +12,7 @@ from server.api.completions_call import CompletionCall, check_completion, prepar
 from server.api.http import client_of, json_response, note, with_ignored
 from server.config import ServerConfig
 from server.connection import Attendance
+from server.conversation import off_loop_if
 from server.decode import JsonBody
 from server.dispatch import Asked, Attempt, Dispatcher, Submitted
 from server.generation import collect
@@ -19,6 +20,9 @@ from server.models import ServedModel
 from server.prompt_batch import PromptBatch
 from server.protocol.completions import CompletionRequest
 from server.sse import EventSource
+
+_CHARS_PER_LOGPROB = 40
+"""As much work as so many characters of a prompt."""
 
 
 class Completions:
@@ -53,8 +57,12 @@ class Completions:
                 admission.value.stream, n_choices, lambda index: ChoiceReader(None)
             )
         request.scope["request_log"].outcome(done)
-        body = completion(call, choices, done, admission.trail)
-        return with_ignored(json_response(body), [*ignored, *call.ignored])
+        listed = sum(len(choice.prompt_logprobs) + len(choice.logprobs) for choice in choices)
+        response = await off_loop_if(
+            listed * _CHARS_PER_LOGPROB,
+            lambda: json_response(completion(call, choices, done, admission.trail)),
+        )
+        return with_ignored(response, [*ignored, *call.ignored])
 
     def _attempt(
         self, request: Request, wire: CompletionRequest

@@ -10,7 +10,8 @@ import msgspec
 from engine.request import Event, RequestDone, RequestFailed, TokenLogprob, TokenOutput
 from server import sse
 from server.api.chat_answer import LOWEST_LOGPROB, extra_fields, timings, usage
-from server.api.completions_call import CompletionCall, Echo
+from server.api.completions_call import CompletionCall
+from server.api.completions_prompts import Echo
 from server.dispatch import Admission, Submitted, Trail
 from server.errors import error_body
 from server.generation import GeneratedChoice

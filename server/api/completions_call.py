@@ -5,39 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.request import Request
-from server import conversation, prepare
+from engine.request import Grammar, Request
+from server import prepare
 from server.api.chat_call import include_usage
+from server.api.completions_prompts import PROMPT_LOC, Echo, encode_prompts, read_prompts
 from server.config import ServerConfig
 from server.constraints import OutputGrammar, Wanted, read_response_format
-from server.errors import InvalidRequest, Loc, UnsupportedField, quote
+from server.errors import InvalidRequest, Loc
 from server.models import ServedModel
-from server.protocol.completions import CompletionRequest, Prompt
+from server.protocol.completions import CompletionRequest
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
 MAX_LOGPROBS = 5
 MAX_CHOICES = 2048
 """Of all prompts together."""
-_MARK = "\u263a"
-PROMPT_LOC: Loc = ("body", "prompt")
-
-
-class Echo(Struct, frozen=True):
-    """A prompt as it is repeated before its continuations."""
-
-    text: str
-    first: bytes
-    """Of the first token, which has no log probability."""
-    hidden: bool
-    """The text does not show the first token: the vocabulary has added it."""
-    lead: int
-    """Characters that the tokens have before the text, such as a space."""
 
 
 class CompletionCall(Struct, frozen=True, kw_only=True):
@@ -67,7 +53,7 @@ class CompletionCall(Struct, frozen=True, kw_only=True):
 
 def check_completion(wire: CompletionRequest) -> None:
     """What can be refused before any model is asked. Raises InvalidRequest."""
-    prepare.check(_chat_like(wire))
+    prepare.check(with_limit(wire, least=1))
     prepare.check_metadata(wire.metadata)
     include_usage(wire)
     _check_logprobs(wire.logprobs)
@@ -83,85 +69,85 @@ def check_completion(wire: CompletionRequest) -> None:
         raise InvalidRequest("echo cannot be combined with suffix", loc=("body", "echo"))
 
 
-def read_prompts(wire: str | Sequence[str | int | list[int]] | None) -> list[Prompt]:
-    """The prompts in order; without one, a new document begins. Raises InvalidRequest."""
-    if wire is None:
-        return [""]
-    if isinstance(wire, str):
-        return [wire]
-    if not wire:
-        raise InvalidRequest("prompt must not be an empty list", loc=PROMPT_LOC)
-    tokens = [item for item in wire if isinstance(item, int)]
-    if len(tokens) == len(wire):
-        return [tokens]
-    prompts = [item for item in wire if not isinstance(item, int)]
-    if tokens:
-        raise InvalidRequest(
-            "prompt must be one list of tokens, or a list of prompts: it has both tokens and"
-            " prompts in it",
-            loc=PROMPT_LOC,
-        )
-    return prompts
-
-
 async def prepare_completion(
     wire: CompletionRequest, model: ServedModel, config: ServerConfig, client: prepare.Client
 ) -> CompletionCall:
     """Raises InvalidRequest, ContextLengthExceeded, EngineUnavailable."""
-    info = model.engine.info
     output = await _output_grammar(wire, model)
-    id = f"cmpl-{uuid.uuid4().hex}"
-    options, best_of = _chat_like(wire), wire.best_of or wire.n or 1
-    prompts = read_prompts(wire.prompt)
-    tokens = [await _tokens(wire, model, *item) for item in enumerate(prompts)]
-    ranked = best_of > (wire.n or 1)
-    requests = [
-        prepare.request(
-            options,
-            prompt,
-            id=f"{id}-{place}",
-            context=info.context,
-            n_vocab=info.n_vocab,
-            defaults=model.config.sampling,
-            client=client,
-            logprobs=(wire.logprobs or 0) if ranked else wire.logprobs,
-            grammar=output.grammar if output is not None else None,
-        )
-        for place, prompt in enumerate(tokens)
-    ]
-    changes: dict[str, object] = {"n": best_of}
-    if asked_tokens(wire) == 0:
-        changes["max_tokens"] = 0
-    if wire.echo:
-        changes["prompt_logprobs"] = wire.logprobs
+    prompts = await encode_prompts(wire, model)
+    default = min(DEFAULT_MAX_TOKENS, config.max_tokens or DEFAULT_MAX_TOKENS)
+    requests = _requests(
+        with_limit(wire, default),
+        [each.tokens for each in prompts],
+        model=model,
+        client=client,
+        grammar=output.grammar if output is not None else None,
+    )
     unused = ("metadata",) if wire.metadata else ()
     return CompletionCall(
-        id=id,
-        requests=[replace(request, **changes) for request in requests],
+        id=requests[0].id.rpartition("-")[0],
+        requests=requests,
         n=wire.n or 1,
-        echoes=_echoes(prompts, tokens, model) if wire.echo else None,
+        echoes=[each.echo for each in prompts if each.echo is not None] or None,
         logprobs=wire.logprobs,
         control=model.engine.tokenizer.control,
         model=model.name,
         created=int(time.time()),
-        fingerprint=info.fingerprint,
+        fingerprint=model.engine.info.fingerprint,
         include_usage=include_usage(wire),
         ignored=(*unused, *(output.ignored if output is not None else ())),
     )
 
 
-def asked_tokens(wire: CompletionRequest) -> int | None:
+def _requests(
+    wire: CompletionRequest,
+    prompts: list[list[int]],
+    *,
+    model: ServedModel,
+    client: prepare.Client,
+    grammar: Grammar | None,
+) -> list[Request]:
+    """They differ in prompt, limit and id only: all else is checked once."""
+    n, best_of = wire.n or 1, wire.best_of or wire.n or 1
+    options, asked = with_limit(wire, least=1), _asked_tokens(wire)
+    info = model.engine.info
+    first = prepare.request(
+        options,
+        prompts[0],
+        id=f"cmpl-{uuid.uuid4().hex}-0",
+        context=info.context,
+        n_vocab=info.n_vocab,
+        defaults=model.config.sampling,
+        client=client,
+        logprobs=(wire.logprobs or 0) if best_of > n else wire.logprobs,
+        grammar=grammar,
+    )
+    first = replace(first, n=best_of, prompt_logprobs=wire.logprobs if wire.echo else None)
+
+    def request(place: int, prompt: list[int]) -> Request:
+        limit = prepare.max_tokens(options, len(prompt), info.context, cap=None)
+        id = f"{first.id.removesuffix('-0')}-{place}"
+        return replace(first, id=id, prompt=prompt, max_tokens=min(limit, asked or 0))
+
+    return [request(*item) for item in enumerate(prompts)]
+
+
+def with_limit(
+    wire: CompletionRequest, default: int = DEFAULT_MAX_TOKENS, least: int = 0
+) -> CompletionRequest:
+    """With a number of tokens: `default` where none is given, and at least `least`; `prepare`
+    knows no request for 0."""
+    name = "max_tokens" if wire.max_completion_tokens is None else "max_completion_tokens"
+    asked = _asked_tokens(wire)
+    limit = default if asked is None else asked
+    return replace(wire, **{name: least if limit == 0 else limit})
+
+
+def _asked_tokens(wire: CompletionRequest) -> int | None:
     """Whichever limit counts."""
     if wire.max_completion_tokens is not None:
         return wire.max_completion_tokens
     return wire.max_tokens
-
-
-def _chat_like(wire: CompletionRequest) -> CompletionRequest:
-    """With a limit that `prepare` knows: here there is a default, and 0 is allowed."""
-    asked = asked_tokens(wire)
-    limit = DEFAULT_MAX_TOKENS if asked is None else max(asked, 1) if asked >= 0 else asked
-    return replace(wire, max_tokens=limit, max_completion_tokens=None)
 
 
 def _check_logprobs(logprobs: int | None) -> None:
@@ -192,78 +178,3 @@ async def _output_grammar(wire: CompletionRequest, model: ServedModel) -> Output
     if form is None:
         return None
     return await asyncio.to_thread(model.constrain, Wanted(form=form))
-
-
-async def _tokens(
-    wire: CompletionRequest, model: ServedModel, place: int, prompt: Prompt
-) -> list[int]:
-    if wire.suffix:
-        return await _infill(model, prompt, wire.suffix)
-    if isinstance(prompt, str):
-        found = await conversation.encode(model, prompt, add_special=True, parse_special=True)
-        return found or _document_start(model)
-    if not prompt:
-        raise InvalidRequest("a prompt must have tokens", loc=(*PROMPT_LOC, place))
-    n_vocab = model.engine.info.n_vocab
-    for token in (min(prompt), max(prompt)):
-        if not 0 <= token < n_vocab:
-            raise InvalidRequest(
-                f"prompt: tokens must be 0 to {n_vocab - 1}, but one is {token}",
-                loc=_token_loc(wire, place, prompt.index(token)),
-                code="invalid_token",
-            )
-    return prompt
-
-
-def _token_loc(wire: CompletionRequest, place: int, index: int) -> Loc:
-    several = isinstance(wire.prompt, list) and isinstance(wire.prompt[0], list | str)
-    return (*PROMPT_LOC, place, index) if several else (*PROMPT_LOC, index)
-
-
-def _document_start(model: ServedModel) -> list[int]:
-    tokenizer = model.engine.tokenizer
-    start = tokenizer.bos if tokenizer.bos >= 0 else tokenizer.eos
-    if start < 0:
-        raise InvalidRequest("the prompt has no tokens", loc=PROMPT_LOC)
-    return [start]
-
-
-async def _infill(model: ServedModel, prompt: Prompt, suffix: str) -> list[int]:
-    """Prefix, suffix, then the model's turn in the middle: the order models are trained on."""
-    tokenizer = model.engine.tokenizer
-    infill = tokenizer.infill
-    if infill is None:
-        raise UnsupportedField(
-            f"suffix: the model {quote(model.name)} has no tokens for infilling",
-            loc=("body", "suffix"),
-        )
-
-    async def encoded(text: Prompt) -> list[int]:
-        if not isinstance(text, str):
-            return text
-        return await conversation.encode(model, text, add_special=False, parse_special=False)
-
-    start = [tokenizer.bos] if tokenizer.adds_bos and tokenizer.bos >= 0 else []
-    before, after = await encoded(prompt), await encoded(suffix)
-    if tokenizer.decode(after) != suffix:
-        # Some vocabularies put a space before every text; inside a text there must be none.
-        mark = await encoded(_MARK)
-        marked = await encoded(_MARK + suffix)
-        after = marked[len(mark) :] if marked[: len(mark)] == mark else after
-    return [*start, infill.prefix, *before, infill.suffix, *after, infill.middle]
-
-
-def _echoes(
-    prompts: Sequence[Prompt], tokens: Sequence[list[int]], model: ServedModel
-) -> list[Echo]:
-    tokenizer = model.engine.tokenizer
-
-    def echo(prompt: Prompt, encoded: list[int]) -> Echo:
-        first = tokenizer.token_bytes(encoded[0])
-        if not isinstance(prompt, str):
-            return Echo(tokenizer.decode(encoded), first, hidden=False, lead=0)
-        hidden = encoded[0] == tokenizer.bos and not prompt.startswith(first.decode())
-        shown = len(tokenizer.decode(encoded[hidden:]))
-        return Echo(prompt, first, hidden, shown - len(prompt))
-
-    return [echo(*pair) for pair in zip(prompts, tokens, strict=True)]

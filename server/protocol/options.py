@@ -37,7 +37,7 @@ class GenerationOptions(Struct, kw_only=True):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    """Changes nothing: every prompt already meets every prefix that is kept."""
+    """Each use keeps all prefixes of the key longer; any prompt meets any prefix without it."""
     prompt_cache_retention: str | None = None
     """Checked, and without effect: what is kept is decided by use and memory."""
     service_tier: str | None = None

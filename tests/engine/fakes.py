@@ -9,6 +9,7 @@ import numpy as np
 from engine.batch import (
     Batch,
     Clear,
+    Copy,
     CopyReport,
     Drop,
     Export,
@@ -52,11 +53,16 @@ def continuation(prompt: list[int], length: int) -> str:
 
 
 class FakeRunner:
-    """Keeps each slot's tokens, and refuses whatever llama.cpp would abort on."""
+    """Keeps each slot's tokens, and refuses whatever llama.cpp would abort on.
+
+    With a `window`, a copy has no more than that many tokens in the layers that have it: those
+    before are kept as ~token, and must be out of sight when the slot is computed on.
+    """
 
     n_vocab = N_VOCAB
     max_rows = 20
     can_trim = True
+    window = 0
 
     def __init__(self, slots: int = 4) -> None:
         self.memory: dict[int, list[int]] = {slot: [] for slot in range(slots)}
@@ -80,10 +86,14 @@ class FakeRunner:
                     assert length <= len(self.memory[slot])
                     del self.memory[slot][length:]
                 case Save(slot, handle):
-                    self.saved[handle] = list(self.memory[slot])
+                    held = self.memory[slot]
+                    lost = max(0, len(held) - self.window) if self.window else 0
+                    self.saved[handle] = [~t if t >= 0 else t for t in held[:lost]] + held[lost:]
                     self.report.sizes[handle] = len(self.saved[handle])
                 case Restore(slot, handle):
                     self.memory[slot] = list(self.saved[handle])
+                case Copy(source, slot):
+                    self.memory[slot] = list(self.memory[source])
                 case Drop(handle):
                     del self.saved[handle]
                 case Export(handle):
@@ -97,10 +107,11 @@ class FakeRunner:
             held = self.memory[span.slot]
             assert span.start == len(held), "positions of a sequence are consecutive"
             assert span.tokens
+            assert all(token >= 0 for token in held[-self.window :] if self.window)
             held.extend(span.tokens)
             for end in range(len(held) - span.n_rows, len(held)):
                 row = np.zeros(N_VOCAB, np.float32)
-                row[next_token(held[: end + 1])] = 10
+                row[next_token([t if t >= 0 else ~t for t in held[: end + 1]])] = 10
                 rows.append(row)
         assert len(rows) <= self.max_rows
         return np.array(rows, np.float32).reshape(len(rows), N_VOCAB)

@@ -36,7 +36,6 @@ def disk(tmp_path: Path) -> Open:
         options: dict[str, object] = {
             "budget": 1 << 20,
             "most_tokens": 1000,
-            "can_trim": True,
             "least_tokens": 10,
         }
         return DiskCache(tmp_path, fingerprint=fingerprint, **(options | fields))  # type: ignore[arg-type]
@@ -53,8 +52,7 @@ def store(cache: DiskCache, *held: Held) -> None:
 
 def fetched(cache: DiskCache, tokens: list[int]) -> bytearray | None:
     """What reading the best file for `tokens` gives."""
-    _, entry = cache.match_prefix(Held(tokens))
-    assert entry is not None
+    entry = cache.candidates(Held(tokens))[0]
     fetch = cache.fetch(entry)
     while fetch.pending:
         cache.wait(10)
@@ -71,15 +69,13 @@ def test_a_prefix_is_found_again_under_its_model_and_adapters(disk: Open) -> Non
     lora = (LoraScale("red", 0.5),)
     store(disk(), Held(TOKENS, n_prompt=40), Held(OTHER, lora))
     again = disk()
-    length, entry = again.match_prefix(Held([*TOKENS[:80], 63]))
-    assert length == 80
-    assert entry is not None
+    (entry,) = again.candidates(Held([*TOKENS[:80], 63]))
     assert entry.held == Held(TOKENS, n_prompt=40)
     assert fetched(again, TOKENS) == DATA
-    assert again.match_prefix(Held(OTHER, lora))[0] == 100
-    assert again.match_prefix(Held(OTHER))[0] < 10, "other adapters, another prefix"
-    assert disk("fp_2").match_prefix(Held(TOKENS)) == (0, None)
-    assert disk(most_tokens=99).match_prefix(Held(TOKENS)) == (0, None), "it would fit no slot"
+    assert again.has(Held(OTHER, lora))
+    assert not again.has(Held(OTHER)), "other adapters, another prefix"
+    assert not disk("fp_2").candidates(Held(TOKENS))
+    assert not disk(most_tokens=99).candidates(Held(TOKENS)), "it would fit no slot"
 
 
 def test_what_is_stored_is_found_at_once(disk: Open) -> None:
@@ -101,7 +97,7 @@ def flip(path: Path, at: int) -> None:
 def test_a_damaged_header_is_deleted_at_start(disk: Open, tmp_path: Path, at: int) -> None:
     store(disk(), Held(TOKENS))
     flip(the_file(tmp_path), at)
-    assert disk().match_prefix(Held(TOKENS)) == (0, None)
+    assert not disk().candidates(Held(TOKENS))
     assert not list(tmp_path.glob("*/*"))
 
 
@@ -111,7 +107,7 @@ def test_a_damaged_payload_is_deleted_and_not_restored(disk: Open, tmp_path: Pat
     flip(the_file(tmp_path), at)
     cache = disk()
     assert fetched(cache, TOKENS) is None
-    assert cache.match_prefix(Held(TOKENS)) == (0, None)
+    assert not cache.candidates(Held(TOKENS))
     assert not list(tmp_path.glob("*/*"))
 
 
@@ -119,7 +115,7 @@ def test_a_damaged_payload_is_deleted_and_not_restored(disk: Open, tmp_path: Pat
 def test_a_truncated_file_is_deleted(disk: Open, tmp_path: Path, length: int) -> None:
     store(disk(), Held(TOKENS))
     os.truncate(the_file(tmp_path), length)
-    assert disk().match_prefix(Held(TOKENS)) == (0, None)
+    assert not disk().candidates(Held(TOKENS))
     assert not list(tmp_path.glob("*/*"))
 
 
@@ -128,7 +124,7 @@ def test_a_file_of_another_model_in_this_ones_place(disk: Open, tmp_path: Path) 
     foreign = the_file(tmp_path)
     cache = disk("fp_1")
     foreign.rename(tmp_path / "fp_1" / foreign.name)
-    assert disk("fp_1").match_prefix(Held(TOKENS)) == (0, None)
+    assert not disk("fp_1").candidates(Held(TOKENS))
     assert not list(tmp_path.glob("*/*.prefix"))
     cache.close(10)
 
@@ -144,7 +140,7 @@ def test_a_file_that_was_replaced_or_vanished_since(disk: Open, tmp_path: Path) 
     cache = disk()
     the_file(tmp_path).unlink()
     assert fetched(cache, TOKENS) is None
-    assert cache.match_prefix(Held(TOKENS)) == (0, None)
+    assert not cache.candidates(Held(TOKENS))
 
 
 def test_unfinished_files_are_nobodys_after_a_while(disk: Open, tmp_path: Path) -> None:
@@ -194,17 +190,17 @@ def test_the_bound_drops_the_least_recently_used_of_any_model(disk: Open, tmp_pa
     os.utime(the_file(tmp_path), (time.time() - 100,) * 2)
     budget = 2 * size + len(DATA) // 2
     store(disk(budget=budget), Held(TOKENS), Held(OTHER))
-    assert disk("fp_2").match_prefix(Held(TOKENS)) == (0, None)
-    assert disk().match_prefix(Held(TOKENS))[0] == 100
-    assert disk().match_prefix(Held(OTHER))[0] == 100
+    assert not disk("fp_2").candidates(Held(TOKENS))
+    assert disk().has(Held(TOKENS))
+    assert disk().has(Held(OTHER))
     store(disk(budget=len(DATA) - 1), Held([9] * 100))
-    assert disk().match_prefix(Held(TOKENS))[0] == 100, "what never fits drives nothing out"
+    assert disk().has(Held(TOKENS)), "what never fits drives nothing out"
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ModelLoadError, match="prefix_cache_dir"):
-        DiskCache(tmp_path / "file", fingerprint="f", budget=1, most_tokens=9, can_trim=True)
+        DiskCache(tmp_path / "file", fingerprint="f", budget=1, most_tokens=9)
 
 
 # Beneath the cache
@@ -231,11 +227,11 @@ def session(disk: DiskCache, prompts: list[list[int]], can_trim: bool) -> list[t
 def test_a_restart_keeps_what_slots_and_memory_held(disk: Open, can_trim: bool) -> None:
     # A prompt of 100 tokens and 4 of its answer, whose fifth was never computed.
     prompts = [[first] * 50 + TOKENS[:50] for first in range(1, 6)]
-    session(disk(can_trim=can_trim), prompts, can_trim)
+    session(disk(), prompts, can_trim)
     following = [
         [*prompt, *(ord(c) - 64 for c in continuation(prompt, 5)), 9] for prompt in prompts
     ]
-    again = session(disk(can_trim=can_trim), following, can_trim)
+    again = session(disk(), following, can_trim)
     assert again == [(continuation(prompt, 5), 104) for prompt in following]
 
 

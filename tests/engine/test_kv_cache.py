@@ -241,13 +241,23 @@ def test_an_aborted_leader_does_not_leave_its_followers_waiting() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("can_trim", [True, False])
-def test_conversations_under_eviction_aborts_and_failures(seed: int, can_trim: bool) -> None:
+@pytest.mark.parametrize(("can_trim", "window"), [(True, 0), (False, 0), (True, 40)])
+def test_conversations_under_eviction_aborts_and_failures(
+    seed: int, can_trim: bool, window: int
+) -> None:
     """Every answer is the model's own continuation of exactly its prompt: no other's context."""
     rng = random.Random(seed)
     runner = FakeRunner(slots=3)
-    runner.can_trim = can_trim
-    kv = KVCache(3, can_trim=can_trim, min_computed=2, budget=600, bytes_per_token=1)
+    runner.can_trim, runner.window = can_trim, window
+    kv = KVCache(
+        3,
+        can_trim=can_trim,
+        window=window,
+        min_computed=2,
+        align=4,
+        budget=600,
+        bytes_per_token=1,
+    )
     harness = Harness(make_core(runner, ubatch_size=24, kv_cache=kv))
     systems = [[rng.randrange(1, 64) for _ in range(70)] for _ in range(3)]
     history = {user: list(rng.choice(systems)) for user in range(6)}
@@ -258,7 +268,8 @@ def test_conversations_under_eviction_aborts_and_failures(seed: int, can_trim: b
             prompt = history[user] + message
             name = f"{turn}-{user}"
             expected[name] = continuation(prompt, 5)
-            harness.add(request(name, prompt, max_tokens=5, n=rng.choice([1, 1, 2])))
+            fields = {"n": rng.choice([1, 1, 2]), "checkpoints": (70, len(prompt) - 3)}
+            harness.add(request(name, prompt, max_tokens=5, **fields))
             history[user] = prompt + [ord(letter) - 64 for letter in expected[name]]
             if len(history[user]) > 180:
                 history[user] = list(rng.choice(systems))
@@ -278,6 +289,9 @@ def test_conversations_under_eviction_aborts_and_failures(seed: int, can_trim: b
             harness.core.fail_all()
         assert kv.size <= 600
     harness.run()
+    ends = [answer.end for answer in harness.answers.values()]
+    cached = [end.usage.cached_tokens for end in ends if isinstance(end, RequestDone)]
+    assert sum(each >= 64 for each in cached) > len(cached) / 2
     for name, text in expected.items():
         assert set(harness.answers[name].texts.values()) == {text}
     assert kv.n_idle == 3

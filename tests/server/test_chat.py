@@ -110,6 +110,7 @@ async def test_sampling_fields_reach_the_engine(client: Client, engine: FakeEngi
     assert request.ignore_eos
     assert request.max_tokens == 7
     assert request.priority is Priority.FLEX
+    assert request.cache_key == "key"
     assert response.json()["service_tier"] == "flex"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from engine.errors import ContextLengthExceeded, QueueFull, StepFailed
 from engine.llama.tokenizer import InfillTokens
 from engine.request import Event, FinishReason, Request, TokenLogprob, TokenOutput, TopLogprob
+from server.config import ServerConfig
 from tests.server.asgi import Client, Exchange
+from tests.server.conftest import MODEL
 from tests.server.fakes import answer, done, failure, logprobs
 
 pytestmark = pytest.mark.anyio
@@ -133,6 +136,17 @@ async def test_options_reach_the_engine(client, engine):
 async def test_limits(client, engine, fields, expected):
     await body(client, **fields)
     assert engine.requests[0].max_tokens == expected
+
+
+class TestCap:
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> ServerConfig:
+        return ServerConfig(models=(MODEL,), max_tokens=5)
+
+    async def test_the_servers_cap_counts_where_no_limit_is_given(self, client, engine):
+        await body(client)
+        await body(client, max_tokens=9)
+        assert [request.max_tokens for request in engine.requests] == [5, 9]
 
 
 async def test_a_batch_numbers_its_choices_through(client, engine):
@@ -365,6 +379,7 @@ async def test_an_empty_suffix_is_none(client, engine):
         ({"n": 3, "best_of": 2}, "best_of"),
         ({"best_of": 2, "stream": True}, "best_of"),
         ({"max_tokens": -1}, "max_tokens"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens"),
         ({"n": 0}, "n"),
         ({"temperature": 3}, "temperature"),
         ({"stop": ""}, "stop"),
