@@ -39,11 +39,19 @@ class ContextLengthExceeded(RequestError):
 
     param = "messages"
 
-    def __init__(self, prompt_tokens: int, context: int, max_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        prompt_tokens: int,
+        context: int,
+        max_tokens: int | None = None,
+        *,
+        at_least: bool = False,
+    ) -> None:
+        """`at_least`: of a prompt too long to be worth counting."""
         self.prompt_tokens = prompt_tokens
         self.context = context
         self.max_tokens = max_tokens
-        wanted = f"{prompt_tokens} tokens of prompt"
+        wanted = f"{'at least ' if at_least else ''}{prompt_tokens} tokens of prompt"
         if max_tokens is not None:
             wanted += f" and {max_tokens} of completion"
         super().__init__(f"the context of one request is {context} tokens, but {wanted} were asked")

@@ -36,8 +36,6 @@ def boundaries(
             text = model.format.render(part, list(tools) or None, False, **kwargs)
         except TemplateError:
             continue  # Some templates take no system message alone.
-        beginning = engine.tokenizer.encode(text)
-        if engine.tokenizer.adds_bos and beginning[:1] != [engine.tokenizer.bos]:
-            beginning.insert(0, engine.tokenizer.bos)
+        _, beginning = model.prompt_text.encode(text)
         lengths.add(common_prefix(beginning, tokens))
     return tuple(sorted(lengths))

@@ -53,7 +53,10 @@ async def prompt(
     kwargs: dict[str, Any],
     tools: Sequence[dict[str, Any]] = (),
 ) -> Prompt:
-    """A conversation up to where the assistant speaks. Raises InvalidRequest."""
+    """A conversation up to where the assistant speaks.
+
+    Raises InvalidRequest, and ContextLengthExceeded where it is not even worth counting.
+    """
     dicts = template_messages(messages)
     size = _size(messages) + _CHARS_PER_TOOL * len(tools)
     return await off_loop_if(size, _prompt, model, dicts, kwargs, tools)
@@ -189,11 +192,8 @@ def _prompt(
     kwargs: dict[str, Any],
     tools: Sequence[dict[str, Any]],
 ) -> Prompt:
-    text = _render(model, messages, kwargs, tools)
-    tokenizer = model.engine.tokenizer
-    tokens = tokenizer.encode(text)
-    if tokenizer.adds_bos and tokens[:1] != [tokenizer.bos]:
-        tokens.insert(0, tokenizer.bos)
+    messages = model.prompt_text.mark(messages)
+    text, tokens = model.prompt_text.encode(_render(model, messages, kwargs, tools))
     return Prompt(text, tokens, boundaries(model, messages, kwargs, tools, tokens))
 
 

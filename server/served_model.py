@@ -21,6 +21,7 @@ from server.chat.format import ChatFormat
 from server.config import FormatOverride, ModelConfig
 from server.constraints import Constraints, OutputGrammar, Wanted
 from server.errors import WrongTask
+from server.prompt_text import PromptText
 
 if TYPE_CHECKING:
     from engine.embedding_engine import EmbeddingEngine
@@ -68,6 +69,13 @@ class Parts:
         self.format = format
         self.answers = AnswerFormat(format, engine.tokenizer) if format is not None else None
         self.constraints = Constraints()
+        self.prompt_text = prompt_text(engine, format) if format is not None else None
+
+
+def prompt_text(engine: AnyEngine, format: ChatFormat) -> PromptText:
+    """How the prompts of a model with this format are encoded."""
+    learned = format.learned
+    return PromptText(engine.tokenizer, engine.info.context, (learned.header, *learned.ends))
 
 
 class ServedModel:
@@ -180,6 +188,13 @@ class ServedModel:
         if self.parts.answers is None:
             raise WrongTask(self.name, self.info.task)
         return self.parts.answers
+
+    @property
+    def prompt_text(self) -> PromptText:
+        """How its prompts are encoded; raises EngineUnavailable and WrongTask."""
+        if self.parts.prompt_text is None:
+            raise WrongTask(self.name, self.info.task)
+        return self.parts.prompt_text
 
     def constrain(self, wanted: Wanted) -> OutputGrammar | None:
         """The grammar of an answer, compiled for this vocabulary too; blocks for milliseconds.

@@ -59,7 +59,7 @@ def read_prompts(wire: str | Sequence[str | int | list[int]] | None) -> list[Pro
 
 
 async def encode_prompts(wire: CompletionRequest, model: ServedModel) -> list[Encoded]:
-    """Raises InvalidRequest, EngineUnavailable."""
+    """Raises InvalidRequest, ContextLengthExceeded, EngineUnavailable."""
     prompts = read_prompts(wire.prompt)
     size = sum(map(len, prompts)) + len(wire.suffix or "") * len(prompts)
 
@@ -71,7 +71,9 @@ async def encode_prompts(wire: CompletionRequest, model: ServedModel) -> list[En
 
 def _encode(wire: CompletionRequest, model: ServedModel, place: int, prompt: Prompt) -> Encoded:
     tokenizer = model.engine.tokenizer
-    if not isinstance(prompt, str):
+    if isinstance(prompt, str):
+        model.prompt_text.check_length(prompt)
+    else:
         _check_tokens(wire, model, place, prompt)
     if wire.suffix:
         return Encoded(_infill(model, prompt, wire.suffix), None)

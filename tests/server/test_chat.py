@@ -153,10 +153,15 @@ async def test_prompt_that_does_not_fit_is_always_refused(client: Client) -> Non
     assert "617" in body["error"]["message"]
 
 
-@pytest.mark.parametrize(("length", "elsewhere"), [(100, False), (5000, True)])
+@pytest.mark.parametrize(("length", "elsewhere"), [(100, False), (2000, True)])
 async def test_long_prompts_do_not_stall_the_loop(
-    client: Client, engine: FakeEngine, length: int, elsewhere: bool
+    client: Client,
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    length: int,
+    elsewhere: bool,
 ) -> None:
+    monkeypatch.setattr("server.conversation.INLINE_CHARS", 1000)
     threads = []
     encode = engine.tokenizer.encode
 
