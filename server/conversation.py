@@ -29,6 +29,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 RESERVED_KWARGS = frozenset(
     {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "self"}
 )
+MAX_MESSAGES = 10_000
 INLINE_CHARS = 4096
 """Texts up to this length are rendered and encoded on the event loop: a thread costs more."""
 _CHARS_PER_TURN = 50
@@ -86,6 +87,11 @@ def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """The messages as a chat template reads them. Raises InvalidRequest with the field's path."""
     if not messages:
         raise InvalidRequest("messages must not be empty", loc=("body", "messages"))
+    if len(messages) > MAX_MESSAGES:
+        raise InvalidRequest(
+            f"there may be at most {MAX_MESSAGES} messages, but there are {len(messages)}",
+            loc=("body", "messages"),
+        )
     return [_template_message(m, ("body", "messages", i)) for i, m in enumerate(messages)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from server.connection import ClientDisconnected
 from server.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     InvalidRequest,
     Loc,
     UnsupportedMediaType,
@@ -20,6 +22,11 @@ from server.errors import (
 )
 
 T = TypeVar("T", bound=Struct)
+
+BODY_SECONDS = 120.0
+"""Until a whole body must have arrived."""
+MAX_FLOATS = 16
+"""Most fields of one body that are read as integers although they were sent as 8.0."""
 
 _PATH_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
@@ -39,7 +46,7 @@ class JsonBody(Generic[T]):
     async def read(self, request: Request, limit: int) -> tuple[T, list[str]]:
         """The body, and the names of its fields that mean nothing here.
 
-        Raises UnsupportedMediaType, BodyTooLarge (over `limit` bytes), InvalidRequest,
+        Raises UnsupportedMediaType, BodyTooLarge (over `limit` bytes), BodyTooSlow, InvalidRequest,
         CrashedBefore and ClientDisconnected.
         """
         self.check_media(request)
@@ -74,7 +81,9 @@ class JsonBody(Generic[T]):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as malformed:
             raise _malformed(malformed) from None
         loc = _loc(str(error))
-        while _make_integer(document, loc):
+        for _ in range(MAX_FLOATS):
+            if not _make_integer(document, loc):
+                break
             try:
                 return msgspec.convert(document, self._type)
             except msgspec.ValidationError as next_error:
@@ -104,12 +113,19 @@ async def _read_bytes(request: Request, limit: int) -> bytes:
         raise _too_large(limit)
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise _too_large(limit)
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
     except ClientDisconnect:
         raise ClientDisconnected from None
+    except TimeoutError:
+        raise BodyTooSlow(
+            f"the body did not arrive within {BODY_SECONDS:g} seconds",
+            loc=("body",),
+            headers={"connection": "close"},
+        ) from None
     return bytes(body)
 
 
@@ -133,13 +149,20 @@ def _loc(message: str) -> Loc:
 
 
 def _make_integer(document: Any, loc: Loc) -> bool:
-    """Replaces an integral float at `loc`; False if there is none."""
+    """Replaces an integral float at `loc`, in a list all of them; False if there is none."""
     parent = _value_at(document, loc[:-1])
     value = _value_at(document, loc)
-    if not loc or not isinstance(value, float) or not value.is_integer():
+    if not loc or not _is_integral(value):
         return False
-    parent[loc[-1]] = int(value)
+    if isinstance(parent, list):
+        parent[:] = [int(item) if _is_integral(item) else item for item in parent]
+    else:
+        parent[loc[-1]] = int(value)
     return True
+
+
+def _is_integral(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
 
 
 def _value_at(document: Any, loc: Loc) -> Any:

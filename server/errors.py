@@ -12,6 +12,7 @@ ApiError                     errors of the front end; `loc` is the path of the f
 ├── NotFound                 no such route, or nothing stored under this id
 ├── MethodNotAllowed
 ├── BodyTooLarge
+├── BodyTooSlow
 ├── UnsupportedMediaType
 └── StoreUnavailable         the file of stored answers is broken or full
 """
@@ -101,6 +102,10 @@ class BodyTooLarge(ApiError):
     """More bytes than `max_body_bytes`."""
 
 
+class BodyTooSlow(ApiError):
+    """It did not arrive in time."""
+
+
 class UnsupportedMediaType(ApiError):
     """A body that is not JSON, or is compressed."""
 
@@ -131,6 +136,7 @@ FATES: dict[type[Exception], Fate] = {
     NotManaged: Fate(501, _REQUEST, "not_implemented"),
     NotFound: Fate(404, _REQUEST, "not_found"),
     MethodNotAllowed: Fate(405, _REQUEST, "method_not_allowed"),
+    BodyTooSlow: Fate(408, _REQUEST, "request_timeout"),
     BodyTooLarge: Fate(413, _REQUEST, "request_too_large"),
     UnsupportedMediaType: Fate(415, _REQUEST, "unsupported_media_type"),
     StoreUnavailable: Fate(507, _SERVER, "store_unavailable"),

@@ -12,6 +12,7 @@ from server.errors import InvalidRequest, Loc, UnsupportedField, quote
 from server.protocol.chat_completions import ChatCompletionRequest
 
 MAX_NAME_CHARS = 128
+MAX_TOOLS = 1024
 
 
 class Toolset(Struct, frozen=True):
@@ -74,6 +75,11 @@ _Definition = dict[str, Any]
 def _by_name(tools: Sequence[Any], legacy: bool) -> dict[str, tuple[_Definition, _Definition]]:
     """Each tool checked, in order, by the name of its function: as shown, as constrained."""
     by_name: dict[str, tuple[_Definition, _Definition]] = {}
+    if len(tools) > MAX_TOOLS:
+        raise InvalidRequest(
+            f"there may be at most {MAX_TOOLS} tools, but there are {len(tools)}",
+            loc=("body", "functions" if legacy else "tools"),
+        )
     for index, tool in enumerate(tools):
         loc: Loc = ("body", "functions" if legacy else "tools", index)
         function, constrained, at = _function(tool, legacy, loc)

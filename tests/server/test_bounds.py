@@ -1,0 +1,99 @@
+"""How much a request may hold, each bound at its edge."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.server.asgi import Client, chat_body
+from tests.server.fakes import FakeEngine
+
+pytestmark = pytest.mark.anyio
+
+CHAT = "/v1/chat/completions"
+
+
+def tools(count: int) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": {"name": f"f{i}"}} for i in range(count)]
+
+
+def functions(count: int) -> list[dict[str, Any]]:
+    return [{"name": f"f{i}", "input_schema": {}} for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "fitting", "too_much"),
+    [
+        (CHAT, "messages", 3, 4),
+        (CHAT, "tools", 2, 3),
+        (CHAT, "stop", 16, 17),
+        ("/v1/messages", "messages", 3, 4),
+        ("/v1/messages", "tools", 2, 3),
+        ("/v1/messages", "stop_sequences", 16, 17),
+    ],
+)
+async def test_how_many(
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    field: str,
+    fitting: int,
+    too_much: int,
+) -> None:
+    monkeypatch.setattr("server.conversation.MAX_MESSAGES", 3)
+    monkeypatch.setattr("server.tools.MAX_TOOLS", 2)
+    make = {
+        "messages": lambda n: [{"role": "user", "content": "x"}] * n,
+        "tools": tools if path == CHAT else functions,
+        "stop": lambda n: ["x"] * n,
+        "stop_sequences": lambda n: ["x"] * n,
+    }[field]
+    body = chat_body(max_tokens=1, tool_choice=None)
+    # The fake model has no room for a list of tools: that is another 400.
+    answer = await client.post(path, body | {field: make(fitting)})
+    assert f"at most {fitting}" not in answer.body.decode()
+    answer = await client.post(path, body | {field: make(too_much)})
+    assert answer.status == 400
+    message = answer.json()["error"]["message"]
+    assert f"at most {fitting}" in message
+    assert str(too_much) in message
+
+
+async def test_floats_for_integers(client: Client) -> None:
+    """However many stand in a list, the body is read a few times at most."""
+    tokens = [float(ord("a"))] * 200_000
+    answer = await client.post("/detokenize", {"tokens": tokens})
+    assert answer.json() == {"content": "a" * 200_000}
+    mixed = await client.post("/detokenize", {"tokens": [97.0, 97.5]})
+    assert mixed.status == 400
+    assert "tokens[1]" in mixed.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("depth", "status"), [(100, 200), (5000, 400)])
+async def test_depth(client: Client, depth: int, status: int) -> None:
+    body = json.dumps(chat_body())[:-1] + ', "x": ' + "[" * depth + "]" * depth + "}"
+    answer = await client.post(CHAT, body.encode())
+    assert answer.status == status
+    assert status == 200 or "nested too deeply" in answer.json()["error"]["message"]
+
+
+async def test_a_body_that_never_comes(
+    client: Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.decode.BODY_SECONDS", 0.01)
+    exchange = client.begin("POST", CHAT, b'{"messages": [', more_body=True)
+    await asyncio.wait_for(exchange.task, 10)
+    assert exchange.status == 408
+    assert exchange.headers["connection"] == "close"
+    assert engine.requests == []
+
+
+async def test_media_are_not_fetched(client: Client, engine: FakeEngine) -> None:
+    image = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}
+    answer = await client.chat(messages=[{"role": "user", "content": [image]}])
+    assert answer.status == 400
+    assert answer.json()["error"]["param"] == "messages[0].content[0].type"
+    assert engine.requests == []
