@@ -85,4 +85,5 @@ def capabilities(model: ServedModel) -> list[str]:
             return ["rerank"]
         case _:
             thinking = ["thinking"] if model.format.learned.thought.learned else []
-            return ["completion", "chat", "structured_output", "tools", *thinking]
+            infill = ["infill"] if model.engine.tokenizer.infill is not None else []
+            return ["completion", "chat", "structured_output", "tools", *thinking, *infill]

@@ -33,6 +33,7 @@ CREATE TABLE documents (
     UNIQUE (kind, id)
 );
 CREATE INDEX by_time ON documents (kind, created, sequence);
+CREATE INDEX by_model ON documents (kind, model, created, sequence);
 CREATE TABLE notes (
     key TEXT NOT NULL,
     value TEXT NOT NULL,

@@ -148,6 +148,7 @@ def test_a_suffix_reaches_a_model_that_can_fill_gaps(tmp_path: Path) -> None:
         ServerProcess(("--model", str(path), "--context", "256")) as server,
         OpenAI(base_url=server.base_url, api_key="none", max_retries=0) as client,
     ):
+        assert "infill" in client.models.retrieve(MODEL).model_extra["capabilities"]
         filled = complete(client, "ab", suffix="cd")
         # A token a byte; this vocabulary begins every text with a token and a space of its own.
         before, after = "\u2581ab".encode(), b"cd"
