@@ -429,5 +429,8 @@ async def test_curl_needs_no_content_type_and_a_browser_does(client: Client) -> 
     body = json.dumps({"model": "fake-model", "messages": HI, "stream": False}).encode()
     form = {"content-type": "application/x-www-form-urlencoded"}
     assert (await client.post("/api/chat", body, headers=form)).status == 200
-    browser = await client.post("/api/chat", body, headers=form | {"origin": "http://evil"})
+    own_page = {"origin": "http://localhost", "host": "localhost"}
+    browser = await client.post("/api/chat", body, headers=form | own_page)
     assert browser.status == 415
+    evil = await client.post("/api/chat", body, headers=form | {"origin": "http://evil"})
+    assert evil.status == 403
