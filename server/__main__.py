@@ -8,6 +8,7 @@ import sys
 from engine.errors import ModelLoadError
 from server.config import ConfigError, initial_models, load_config, misspelt_variables
 from server.crashes import CrashRecord
+from server.doctor import examine
 from server.loader import Headers, Loader
 from server.progress import open_display
 from server.startup import StartError, bind, check_exposure, check_files, prepare_environment
@@ -18,6 +19,9 @@ def main() -> int:
     """Returns the exit code: 0 after a drained shutdown, 2 where nothing could be served."""
     try:
         config = load_config(sys.argv[1:], os.environ)
+        if config.doctor:
+            prepare_environment(config)
+            return examine(config)
         headers = Headers()
         budget = check_files(config, headers)
         socket = bind(config.host, config.port)

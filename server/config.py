@@ -88,6 +88,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...] = ()
     """Web pages that may use the server."""
     log_level: str = "info"
+    doctor: bool = False
+    """Say what the machine and the build would do, and end."""
     log_format: str = "text"
     log_prompts: bool = False
     """What clients send stands in the log."""
@@ -124,6 +126,7 @@ SERVER_FIELDS = (
     "allowed_hosts",
     "allowed_origins",
     "log_level",
+    "doctor",
     "log_format",
     "log_prompts",
     "probe",

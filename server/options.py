@@ -72,6 +72,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("allowed_hosts", "server", TEXT, "further names the server answers to", repeat=True),
     Option("allowed_origins", "server", TEXT, "web pages that may use the server", repeat=True),
     Option("log_level", "server", LOG_LEVEL, "least severe line that is logged"),
+    Option("doctor", "server", SWITCH, "say what is good and what is slow here, and end"),
     Option("log_format", "server", LOG_FORMAT, "lines for people, or one JSON object each"),
     Option("log_prompts", "server", SWITCH, "log what clients send, too"),
     Option(

@@ -210,7 +210,9 @@ def test_a_second_signal_ends_a_busy_server_at_once(server):
         b'{"messages": [{"role": "user", "content": "Count."}], "stream": true,'
         b' "logit_bias": {"0": -100, "2": -100}}'
     )
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+    )
     with socket.create_connection((host, int(port))) as client:
         client.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
         assert client.recv(12) == b"HTTP/1.1 200"
