@@ -77,10 +77,7 @@ def _encode(wire: CompletionRequest, model: ServedModel, place: int, prompt: Pro
         _check_tokens(wire, model, place, prompt)
     if wire.suffix:
         return Encoded(_infill(model, prompt, wire.suffix), None)
-    if isinstance(prompt, str):
-        tokens = tokenizer.encode(prompt, add_special=True) or _document_start(tokenizer)
-    else:
-        tokens = prompt
+    tokens = _document(tokenizer, prompt) if isinstance(prompt, str) else prompt
     return Encoded(tokens, _echo(tokenizer, prompt, tokens) if wire.echo else None)
 
 
@@ -102,11 +99,22 @@ def _check_tokens(
             )
 
 
-def _document_start(tokenizer: Tokenizer) -> list[int]:
-    start = tokenizer.bos if tokenizer.bos >= 0 else tokenizer.eos
-    if start < 0:
+def _document(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The beginning of a document: with the token that begins one, but not twice, and without the
+    one that ends it, which some vocabularies would add."""
+    tokens = tokenizer.encode(text)
+    start = _start(tokenizer)
+    if start and tokens[:1] != start:
+        return [*start, *tokens]
+    if not tokens:
+        tokens = [token for token in (tokenizer.bos, tokenizer.eos) if token >= 0][:1]
+    if not tokens:
         raise InvalidRequest("the prompt has no tokens", loc=PROMPT_LOC)
-    return [start]
+    return tokens
+
+
+def _start(tokenizer: Tokenizer) -> list[int]:
+    return [tokenizer.bos] if tokenizer.adds_bos and tokenizer.bos >= 0 else []
 
 
 def _infill(model: ServedModel, prompt: Prompt, suffix: str) -> list[int]:
@@ -118,10 +126,9 @@ def _infill(model: ServedModel, prompt: Prompt, suffix: str) -> list[int]:
             f"suffix: the model {quote(model.name)} has no tokens for infilling",
             loc=("body", "suffix"),
         )
-    start = [tokenizer.bos] if tokenizer.adds_bos and tokenizer.bos >= 0 else []
     before = prompt if not isinstance(prompt, str) else _plain(tokenizer, prompt)
     after = _inner(tokenizer, suffix)
-    return [*start, marks.prefix, *before, marks.suffix, *after, marks.middle]
+    return [*_start(tokenizer), marks.prefix, *before, marks.suffix, *after, marks.middle]
 
 
 def _plain(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,24 @@ def test_the_second_time_the_prompt_comes_from_the_cache(client: OpenAI) -> None
     prompt = "A list of numbers: " + ", ".join(map(str, range(30)))
     complete(client, prompt)
     assert complete(client, prompt).usage.prompt_tokens_details.cached_tokens > 32
+
+
+def test_when_the_client_leaves_no_prompt_goes_on(http: httpx.Client) -> None:
+    body = {"prompt": ["Once upon a time"] * 12, "max_tokens": 900, "stream": True}
+    with http.stream("POST", "/v1/completions", json=body | {"ignore_eos": True}) as stream:
+        next(stream.iter_lines())
+        assert load(http) >= 8
+    deadline = time.monotonic() + 20
+    while load(http):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def load(http: httpx.Client) -> int:
+    """Requests that run or wait."""
+    [model] = http.get("/health").json()["models"].values()
+    total: int = model["running"] + model["waiting"]
+    return total
 
 
 def test_refusals(client: OpenAI) -> None:

@@ -289,12 +289,19 @@ async def test_a_prompt_can_be_scored_and_nothing_else(client, engine):
 async def test_a_token_that_the_vocabulary_adds_is_listed_but_takes_no_room(client, engine):
     engine.script = echoing
     tokenizer = engine.tokenizer
-    tokenizer.bos = 0xE001
-    tokenizer.encode = lambda text, **_: [0xE001, *tokens(text)]  # type: ignore[method-assign]
+    tokenizer.bos, tokenizer.adds_bos = 0xE001, True
     lists = (await body(client, "ab", echo=True, logprobs=0))["choices"][0]["logprobs"]
     assert lists["tokens"][:3] == ["\ue001", "a", "b"]
     assert lists["text_offset"][:4] == [0, 0, 1, 2]
     assert lists["token_logprobs"][:2] == [None, -1.0]
+
+
+async def test_a_document_begins_once(client, engine):
+    engine.tokenizer.bos, engine.tokenizer.adds_bos = 0xE001, True
+    await body(client, ["ab", "\ue001ab", "", [97]])
+    assert sorted(request.prompt for request in engine.requests) == sorted(
+        [[0xE001, 97, 98], [0xE001, 97, 98], [0xE001], [97]]
+    )
 
 
 async def test_tokens_that_split_a_character_keep_their_bytes(client, engine):
