@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -15,10 +16,13 @@ from server.protocol.models import AdapterCard, ModelCard, ModelMeta
 
 
 class Listing(Struct):
-    """OpenAI's list."""
+    """OpenAI's list, with Anthropic's words for a page that is the last one."""
 
     data: list[ModelCard]
+    first_id: str
+    last_id: str
     object: Literal["list"] = "list"
+    has_more: bool = False
 
 
 class ModelList:
@@ -38,7 +42,8 @@ class ModelList:
 
     async def all(self, request: Request) -> Response:
         """In the order of the configuration."""
-        return json_response(Listing([card(model) for model in self._models.models]))
+        cards = [card(model) for model in self._models.models]
+        return json_response(Listing(cards, cards[0].id, cards[-1].id))
 
     async def one(self, request: Request) -> Response:
         """By name, alias or `provider/name`."""
@@ -49,7 +54,9 @@ def card(model: ServedModel) -> ModelCard:
     """What is known of a model; the engine's part only once it is loaded."""
     result = ModelCard(
         id=model.name,
+        display_name=model.name,
         created=model.created,
+        created_at=datetime.fromtimestamp(model.created, UTC),
         aliases=list(model.config.aliases),
         state=model.state,
         loaded=model.loaded,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -32,11 +33,16 @@ class ModelMeta(Struct):
 
 
 class ModelCard(Struct, kw_only=True):
-    """One model. The context, in tokens of prompt and output, goes by four names."""
+    """One model. The context, in tokens of prompt and output, goes by four names; `type`,
+    `display_name`, `created_at` and `lifecycle` are Anthropic's."""
 
     id: str
     object: Literal["model"] = "model"
+    type: Literal["model"] = "model"
+    display_name: str
     created: int
+    created_at: datetime
+    lifecycle: Literal["active"] = "active"
     owned_by: str = "ingle"
     aliases: list[str]
     state: str

@@ -212,6 +212,13 @@ def test_errors_are_the_clients_classes(claude: Anthropic, narrow: ServerProcess
             ask(friend.copy(auth_token="wrong"))
 
 
+def test_models_are_listed(claude: Anthropic) -> None:
+    (model,) = claude.models.list()
+    assert (model.type, model.lifecycle, model.max_input_tokens) == ("model", "active", 1024)
+    assert model.display_name == model.id
+    assert claude.models.retrieve(MODEL).created_at == model.created_at
+
+
 def test_an_image_is_refused_by_path(claude: Anthropic) -> None:
     source = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
     content = [{"type": "text", "text": "Look:"}, {"type": "image", "source": source}]
