@@ -72,8 +72,10 @@ class EngineCore:
         max_stall: float,
         governor: ThreadGovernor | None = None,
         row_budget: int = ROW_BUDGET,
+        deterministic: bool = False,
     ) -> None:
-        """`row_budget` bytes keep the logits after prompts that may come again."""
+        """`row_budget` bytes keep the logits after prompts that may come again. `deterministic`
+        as `ModelSettings` has it; it wants no `governor`."""
         self._runner = runner
         self._kv = kv_cache
         self._vocabulary = vocabulary
@@ -90,6 +92,7 @@ class EngineCore:
             max_stall=max_stall,
             new_choices=self._new_choices,
             rows=self._rows,
+            deterministic=deterministic,
         )
         self.states: dict[str, RequestState] = {}
         """Every request that is not over, by id."""

@@ -29,6 +29,7 @@ from engine.errors import (
     RequestError,
     StepFailed,
 )
+from engine.exact import CHUNK
 from engine.kv_cache import KVCache
 from engine.llama.model import Model, usable_cores
 from engine.llama.runner import LlamaRunner
@@ -62,14 +63,17 @@ def _kv_cache(settings: ModelSettings, info: ModelInfo) -> KVCache:
     A single row, with flash attention fewer than 64, and rows beyond a multiple of 4 take other
     kernels; measured on SmolLM2 and Gemma 3, that moves logits by up to 1.7.
     """
+    exact = settings.deterministic
+    min_computed = 2 if settings.flash_attention is False else _FLASH_TILE
     return KVCache(
         settings.parallel,
         can_trim=info.can_trim,
         window=info.window,
-        align=PROMPT_ALIGNMENT,
-        min_computed=2 if settings.flash_attention is False else _FLASH_TILE,
+        align=CHUNK if exact else PROMPT_ALIGNMENT,
+        min_computed=1 if exact else min_computed,
         retain=not settings.kv_unified,
-        budget=settings.prefix_cache_mib << 20,
+        # A copy that keeps a window only comes back to other cells, summed in another order.
+        budget=0 if exact and info.window else settings.prefix_cache_mib << 20,
         bytes_per_token=info.kv_bytes // (info.context * info.parallel),
         disk=_disk_cache(settings, info),
     )
@@ -141,6 +145,7 @@ class Engine:
         """An engine that owns `model` and drives it through `runner`."""
         settings = model.settings
         assert settings.context and settings.ubatch_size and settings.threads
+        exact = settings.deterministic
         core = EngineCore(
             runner,
             model.tokenizer,
@@ -149,7 +154,8 @@ class Engine:
             batch_size=min(settings.batch_size, settings.context * settings.parallel),
             ubatch_size=settings.ubatch_size,
             max_stall=settings.max_stall,
-            governor=ThreadGovernor(settings.threads, usable_cores()),
+            governor=None if exact else ThreadGovernor(settings.threads, usable_cores()),
+            deterministic=exact,
         )
         engine = cls(
             core,

@@ -28,6 +28,8 @@ class Running(Struct, frozen=True):
 
     slot: int
     held: Held
+    more: bool = False
+    """It holds more than that, which is not for others."""
 
 
 class Prefill(Struct, frozen=True):
@@ -85,6 +87,11 @@ class KVCache:
             bytes_per_token=bytes_per_token,
             disk=disk,
         )
+
+    @property
+    def can_trim(self) -> bool:
+        """Whether a prefix of what a slot holds can be kept."""
+        return self._can_trim
 
     @property
     def n_idle(self) -> int:
@@ -323,12 +330,12 @@ class KVCache:
     def _copy(self, source: Running, length: int) -> int:
         """A slot with the first `length` tokens of another one."""
         n_held = len(source.held.tokens)
-        if not self._floor_of(n_held):
+        if not self._floor_of(n_held) and not source.more:
             return self._restore(self._copies.save(source.slot, source.held), length)
         slot = self._vacate()
         self._ops.append(Copy(source.slot, slot))
         self._floors[slot] = self._floors.get(source.slot, 0)
-        self._trim(slot, length, n_held)
+        self._trim(slot, length, n_held + source.more)
         return slot
 
     def _reuse(self, slot: int, length: int) -> None:
@@ -376,13 +383,24 @@ class KVCache:
         if length < held:
             self._ops.append(Trim(slot, length))
 
-    def release(self, slot: int, held: Held) -> None:
-        """Give a slot back with what it holds."""
+    def release(self, slot: int, held: Held, *, more: bool = False) -> None:
+        """Give a slot back with what it holds; if that is `more` than `held`, the rest goes."""
         assert slot not in self._idle, f"slot {slot} was released twice"
+        if more:
+            held = self._cut_back(slot, held)
         self._idle[slot] = held if self._retain else Held([])
         if not self._retain:
             self._keep(slot, held)
             self._ops.append(Clear(slot))
+
+    def _cut_back(self, slot: int, held: Held) -> Held:
+        length = len(held.tokens)
+        if self._can_trim and length and length >= self._floors.get(slot, 0):
+            self._ops.append(Trim(slot, length))
+            return held
+        self._ops.append(Clear(slot))
+        self._floors.pop(slot, None)
+        return Held([])
 
     def new_handle(self) -> int:
         """A number for a copy outside the cache, such as a fork's."""

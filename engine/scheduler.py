@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from engine.batch import Batch, Drop, Restore, Rows, Save, Span
 from engine.costs import StepCosts
+from engine.exact import CHUNK, whole_chunks
 from engine.kv_cache import KVCache, Prefill, Running
 from engine.lora import LoraSet, LoraTurns
 from engine.prompt_rows import PromptRows
@@ -52,8 +53,10 @@ class Scheduler:
         max_stall: float,
         new_choices: Callable[[RequestState], list[Sequence]],
         rows: PromptRows,
+        deterministic: bool = False,
     ) -> None:
-        """`max_stall` is the time, in seconds, a step may take while anyone is decoding."""
+        """`max_stall` is the time, in seconds, a step may take while anyone is decoding.
+        `deterministic` cuts prompts and reuses prefixes as `engine.exact` says."""
         self.waiting = WaitingQueue()
         self.running: dict[int, Sequence] = {}
         """Slot → sequence."""
@@ -66,6 +69,8 @@ class Scheduler:
         self._new_choices = new_choices
         self._rows = rows
         self._whole: list[Sequence] = []
+        self._deterministic = deterministic
+        self._alignment = CHUNK if deterministic else PROMPT_ALIGNMENT
         self._forking: list[RequestState] = []
         self._turns = LoraTurns()
 
@@ -106,17 +111,18 @@ class Scheduler:
         self._admit()
         lora, active = self._whose_turn()
         decoding = [each for each in active if each.decoding]
-        shares = {each.slot: min(each.n_waiting, self._ubatch_size) for each in decoding}
+        shares = self._decode_shares(decoding)
         others = sum(each.decoding for each in self.running.values()) - len(decoding)
         budget = self._prompt_budget(sum(shares.values()), stalls=bool(decoding or others))
         # Every other sequence may want one row.
         rows = self._max_rows - (len(active) - 1)
         prompts = (each for each in active if not each.decoding)
         for sequence in sorted(prompts, key=lambda each: each.group.submitted):
-            share = min(sequence.n_until_pause, budget)
             if sequence.wants_prompt_rows:
-                share = _aligned(min(share, rows), sequence.n_until_pause)
+                share = self._share(sequence, min(budget, rows))
                 rows -= share
+            else:
+                share = self._share(sequence, budget)
             shares[sequence.slot] = share
             budget -= share
         step = Step(Batch(self._kv.take_ops(), [], lora), [], len(decoding), self._whole)
@@ -126,6 +132,23 @@ class Scheduler:
                 step.sequences.append(self.running[slot])
                 step.batch.spans.append(self._span(self.running[slot], n_tokens))
         return step
+
+    def _decode_shares(self, decoding: list[Sequence]) -> dict[int, int]:
+        """Slot → tokens: one each, and those that a grammar forces as far as there is room."""
+        shares = {each.slot: min(each.n_waiting, self._ubatch_size) for each in decoding}
+        excess = sum(shares.values()) - self._batch_size
+        for slot, share in shares.items() if excess > 0 and not self._deterministic else ():
+            shares[slot] = max(1, share - excess)
+            excess -= share - shares[slot]
+        return shares
+
+    def _share(self, sequence: Sequence, most: int) -> int:
+        """Up to `most` tokens of a prompt, cut where every prompt is cut."""
+        if sequence.n_until_pause <= most:
+            return sequence.n_until_pause
+        if not self._deterministic and most < self._alignment:
+            return most  # A tiny batch is slow, but must not stop.
+        return most // self._alignment * self._alignment
 
     def _whose_turn(self) -> tuple[LoraSet, list[Sequence]]:
         """A step has one set of adapters: who runs with it."""
@@ -165,6 +188,8 @@ class Scheduler:
     def _place_whole(self, state: RequestState) -> bool:
         """Whether the same prompt was here before, its logits are kept, and a slot has the rest."""
         prompt = _reusable(state)
+        if self._deterministic and len(prompt) % CHUNK:
+            return False  # Its last tokens may be there as part of another one's whole chunk.
         row = self._rows.get(prompt, state.lora)
         slot = self._kv.take_whole(prompt, state.lora) if row is not None else None
         if slot is None:
@@ -175,7 +200,12 @@ class Scheduler:
         return True
 
     def _holders(self) -> list[Running]:
-        return [Running(each.slot, each.held) for each in self.running.values()]
+        running = self.running.values()
+        if not self._deterministic:
+            return [Running(each.slot, each.held) for each in running]
+        if not self._kv.can_trim:
+            return []
+        return [Running(each.slot, whole_chunks(each), more=True) for each in running]
 
     def _can_start(self, state: RequestState) -> bool:
         """Not while its prefix is read from disk, nor while another request computes a long
@@ -195,12 +225,12 @@ class Scheduler:
     def _prompt_budget(self, n_decode: int, stalls: bool) -> int:
         """Tokens of prompts in this step, at most one pass through the graph. While nobody waits
         for a token (`stalls`), only that someone who hangs up is noticed bounds it."""
-        room = self._batch_size - n_decode
+        room = self._batch_size - (0 if self._deterministic else n_decode)
         stall = self._max_stall if stalls else max(self._max_stall, LONGEST_STEP)
         due = self.costs.affordable(stall, default=(4 if stalls else 16) * PROMPT_ALIGNMENT)
-        due = min(due, self._ubatch_size, room) // PROMPT_ALIGNMENT * PROMPT_ALIGNMENT
+        due = min(due, self._ubatch_size, room) // self._alignment * self._alignment
         # Alone, no fewer rows than flash attention's fast path needs.
-        least = PROMPT_ALIGNMENT if stalls else 4 * PROMPT_ALIGNMENT
+        least = self._alignment if stalls else max(self._alignment, 4 * PROMPT_ALIGNMENT)
         return max(min(least, self._ubatch_size, room), due)
 
     def _span(self, sequence: Sequence, n_tokens: int) -> Span:
@@ -233,7 +263,10 @@ class Scheduler:
         """Take a sequence out; its slot keeps what it holds until somebody else needs it."""
         if self.running.get(sequence.slot) is sequence:
             del self.running[sequence.slot]
-            self._kv.release(sequence.slot, sequence.held)
+            if self._deterministic:
+                self._kv.release(sequence.slot, whole_chunks(sequence), more=True)
+            else:
+                self._kv.release(sequence.slot, sequence.held)
 
     def remove(self, state: RequestState) -> None:
         """Forget a request wherever it is: waiting, in prefill, decoding or partly started."""
@@ -256,10 +289,3 @@ class Scheduler:
 def _reusable(state: RequestState) -> list[int]:
     """Of the prompt, what may come from elsewhere: memory keeps no logits."""
     return state.request.prompt if state.request.prompt_logprobs is None else []
-
-
-def _aligned(share: int, most: int) -> int:
-    """Cut where other prompts are cut, if there is room for that and more to come."""
-    if PROMPT_ALIGNMENT <= share < most:
-        return share // PROMPT_ALIGNMENT * PROMPT_ALIGNMENT
-    return share

@@ -56,6 +56,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     """What the directory may hold, whichever models it serves."""
     max_stall: float = 0.15
     """Seconds a step may take while anyone is decoding; sizes the prompt part of a step."""
+    deterministic: bool = False
+    """The same seed gives the same text whatever else runs, at a price; not with `kv_unified`."""
     n_gpu_layers: int = AUTO_LAYERS
     """`ALL_LAYERS` (−1), `AUTO_LAYERS` (−2), or a number of layers."""
     main_gpu: int = 0

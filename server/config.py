@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.exact import conflict
 from engine.request import SamplingParams
 from engine.settings import ModelSettings
 from server.hub import HUB_PREFIX, HubSource
@@ -302,6 +303,8 @@ def check_settings(settings: ModelSettings, layer: Layer) -> ModelSettings:
     ubatch, batch = settings.ubatch_size, settings.batch_size
     if ubatch is not None and ubatch > batch:
         raise ConfigError(f"ubatch_size is {ubatch}, which is more than batch_size {batch}")
+    if reason := conflict(settings):
+        raise ConfigError(f"{layer['deterministic'].source}: {reason}")
     if settings.type_v in ("f32", "f16", "bf16"):
         return settings
     if settings.flash_attention is False:

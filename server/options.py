@@ -129,6 +129,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("batch_size", "model", COUNT, "most tokens of one step"),
     Option("ubatch_size", "model", COUNT, "most tokens of one pass through the model"),
     Option("max_stall", "model", number(0.001), "seconds a prompt may hold up running answers"),
+    Option("deterministic", "model", SWITCH, "the same seed, the same bytes, whatever else runs"),
     Option("prefix_cache_mib", "model", integer(0), "host memory for prefixes of prompts"),
     Option("prefix_cache_dir", "model", PATH, "directory that keeps prefixes across restarts"),
     Option("prefix_cache_disk_mib", "model", integer(1), "what that directory may hold"),

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InvalidModelFile, ModelFileNotFound, OutOfMemory
+from engine.errors import InvalidModelFile, ModelFileNotFound, ModelLoadError, OutOfMemory
+from engine.exact import CHUNK, conflict
 from engine.gguf_check import check_gguf
 from engine.llama.library import KV_TYPES, SPLIT_MODES, library
 from engine.llama.tokenizer import Tokenizer
@@ -103,6 +104,8 @@ class Model:
         """Fill what the caller left to the file and the machine."""
         from msgspec.structs import replace
 
+        if reason := conflict(settings):
+            raise ModelLoadError(reason)
         trained = self._api.llama_model_n_ctx_train(self._model)
         context = settings.context or min(trained, DEFAULT_CONTEXT_LIMIT)
         return replace(
@@ -160,6 +163,8 @@ class Model:
 
     def max_rows(self, settings: ModelSettings) -> int:
         """Most rows of logits of one step: one for each sequence, and some of a prompt."""
+        if settings.deterministic:
+            return settings.parallel + CHUNK
         least, most = _PROMPT_ROWS
         affordable = _PROMPT_ROW_BYTES // (4 * self.tokenizer.n_vocab)
         return settings.parallel + min(max(affordable, least), most)
@@ -212,6 +217,7 @@ class Model:
             settings.threads,
             settings.ubatch_size,
             settings.kv_unified,
+            settings.deterministic,
             settings.n_gpu_layers,
             [_identity(adapter) for adapter in settings.lora],
         )

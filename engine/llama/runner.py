@@ -24,6 +24,7 @@ from engine.batch import (
     Trim,
 )
 from engine.errors import StepFailed
+from engine.exact import passes
 from engine.llama.library import library
 from engine.llama.model import Model
 from engine.lora import LoraSet
@@ -45,6 +46,8 @@ class LlamaRunner:
         self.n_slots = model.settings.parallel
         self.can_trim = model.info.can_trim
         self._report = CopyReport()
+        self._deterministic = model.settings.deterministic
+        self._gathered = np.empty((0, self.n_vocab), np.float32)
         self._n_batch: int = api.llama_n_batch(model.context)
         self._allocate(self._n_batch)
 
@@ -80,7 +83,22 @@ class LlamaRunner:
             return np.empty((0, self.n_vocab), np.float32)
         if batch.lora != self._lora:
             self._apply_adapters(batch.lora)
-        rows = self._fill(batch.spans)
+        if self._deterministic:
+            return self._run_apart(batch.spans)
+        return self._decode(batch.spans)
+
+    def _run_apart(self, spans: list[Span]) -> Logits:
+        """As `_decode`, each sequence on its own and prompts chunk by chunk."""
+        end, n_rows = 0, sum(span.n_rows for span in spans)
+        if n_rows > len(self._gathered):
+            self._gathered = np.empty((n_rows, self.n_vocab), np.float32)
+        for span in passes(spans):
+            start, end = end, end + span.n_rows
+            self._gathered[start:end] = self._decode([span])
+        return self._gathered[:end]
+
+    def _decode(self, spans: list[Span]) -> Logits:
+        rows = self._fill(spans)
         status = self._api.llama_decode(self._context, self._batch)
         if status != 0:
             raise StepFailed(f"llama_decode returned {status} for {self._batch.n_tokens} tokens")

@@ -291,7 +291,7 @@ def test_conversations_under_eviction_aborts_and_failures(
     harness.run()
     ends = [answer.end for answer in harness.answers.values()]
     cached = [end.usage.cached_tokens for end in ends if isinstance(end, RequestDone)]
-    assert sum(each >= 64 for each in cached) > len(cached) / 2
+    assert sum(each >= 64 for each in cached) >= len(cached) / 2
     for name, text in expected.items():
         assert set(harness.answers[name].texts.values()) == {text}
     assert kv.n_idle == 3
