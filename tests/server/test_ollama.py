@@ -434,3 +434,5 @@ async def test_curl_needs_no_content_type_and_a_browser_does(client: Client) -> 
     assert browser.status == 415
     evil = await client.post("/api/chat", body, headers=form | {"origin": "http://evil"})
     assert evil.status == 403
+    page = await client.post("/api/chat", body, headers=form | {"sec-fetch-site": "same-origin"})
+    assert page.status == 415

@@ -19,6 +19,7 @@ from server.protocol.ollama import KeepAlive, OptionNames, Options
 T = TypeVar("T", bound=Struct)
 
 LATEST = ":latest"
+BROWSER_HEADERS = {"origin", "sec-fetch-site"}
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _option_names = msgspec.json.Decoder(OptionNames)
@@ -28,9 +29,9 @@ class Body(JsonBody[T]):
     """Lists unknown options too."""
 
     def check_media(self, request: Request) -> None:
-        """Only browsers, who name their origin, must say that it is JSON: curl does not, in all
-        of Ollama's examples."""
-        if "origin" in request.headers:
+        """Only browsers, who tell where a request comes from, must say that it is JSON: curl does
+        not, in all of Ollama's examples."""
+        if request.headers.keys() & BROWSER_HEADERS:
             super().check_media(request)
 
     def decode(self, body: bytes) -> tuple[T, list[str]]:
