@@ -31,7 +31,7 @@ class Body(JsonBody[T]):
     def check_media(self, request: Request) -> None:
         """Only browsers, who tell where a request comes from, must say that it is JSON: curl does
         not, in all of Ollama's examples."""
-        if request.headers.keys() & BROWSER_HEADERS:
+        if not BROWSER_HEADERS.isdisjoint(request.headers):
             super().check_media(request)
 
     def decode(self, body: bytes) -> tuple[T, list[str]]:
