@@ -75,6 +75,16 @@ class EmbeddingModels:
         return self._tasks[path]
 
 
+async def encode_inputs(texts: Sequence[str], model: ServedModel) -> list[list[int]]:
+    """Each text between the tokens that frame one; what looks like such a token is text."""
+    tokenizer = model.embedder.tokenizer
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special=True, parse_special=False)
+
+    return await encode_all(texts, encode)
+
+
 async def encode_all(texts: Sequence[str], encode: Encode) -> list[list[int]]:
     """Each text as tokens; long ones in a thread."""
     if sum(map(len, texts)) <= INLINE_CHARS:

@@ -83,8 +83,7 @@ async def read_inputs(
         for index, text in enumerate(texts):
             if not text:
                 raise InvalidRequest("an input must not be empty", loc=loc(index))
-        tokenizer = model.embedder.tokenizer
-        inputs = await embedding.encode_all(texts, lambda t: tokenizer.encode(t, add_special=True))
+        inputs = await embedding.encode_inputs(texts, model)
     else:
         inputs = [check_tokens(item, model, loc(index)) for index, item in enumerate(given)]
     embedding.check_inputs(inputs, model, loc)

@@ -18,6 +18,7 @@ from server.decode import JsonBody
 from server.embedding import EmbeddingModels
 from server.errors import InvalidRequest
 from server.models import ServedModel
+from server.prompt_text import PromptText
 from server.protocol.embeddings import EmbeddingUsage
 from server.protocol.rerank import Document, RerankRequest, RerankResponse, RerankResult
 
@@ -77,17 +78,25 @@ async def pairs(model: ServedModel, query: str, documents: list[str]) -> list[li
     """The tokens of each document with the query, as the model was trained on them."""
     tokenizer, template = model.embedder.tokenizer, model.info.rerank_template
     if template is not None:
-        prompts = [fill(template, query, document) for document in documents]
-        inputs = await embedding.encode_all(prompts, tokenizer.encode)
+        prompt_text = PromptText(tokenizer, model.info.context)
+        asked, *read = (_marked(prompt_text, text) for text in (query, *documents))
+        prompts = [fill(template, asked, text) for text in read]
+        inputs = await embedding.encode_all(prompts, lambda text: prompt_text.encode(text)[1])
     else:
 
         def encode(text: str) -> list[int]:
             return tokenizer.encode(text, parse_special=False)
 
-        [asked, *read] = await embedding.encode_all([query, *documents], encode)
-        inputs = [tokenizer.pair(asked, tokens) for tokens in read]
+        [head, *tails] = await embedding.encode_all([query, *documents], encode)
+        inputs = [tokenizer.pair(head, tail) for tail in tails]
     embedding.check_inputs(inputs, model, lambda index: ("body", "documents", index))
     return inputs
+
+
+def _marked(prompt_text: PromptText, text: str) -> str:
+    """What looks like one of the template's own tokens is text."""
+    [message] = prompt_text.mark([{"role": "user", "content": text}])
+    return str(message["content"])
 
 
 def fill(template: str, query: str, document: str) -> str:

@@ -16,13 +16,18 @@ PAD, UNK, CLS, SEP, MASK = range(5)
 LETTERS = string.ascii_lowercase + string.digits + string.punctuation
 
 
-def write_bert(path: Path, pooling: gguf.PoolingType | None, labels: int = 1) -> Path:
-    """A BERT with this pooling; RANK adds a head with `labels` scores."""
+def write_bert(
+    path: Path, pooling: gguf.PoolingType | None, labels: int = 1, template: str | None = None
+) -> Path:
+    """A BERT with this pooling; RANK adds a head with `labels` scores, and `template` the text
+    around a pair."""
     writer = gguf.GGUFWriter(path, "bert")
     hyperparameters(writer, EMBEDDING, LAYERS, HEADS, FEED_FORWARD, CONTEXT, 1e-5)
     vocabulary(writer, [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS)])
     if pooling is not None:
         writer.add_pooling_type(pooling)
+    if template is not None:
+        writer.add_chat_template([{"name": "rerank", "template": template}])
     tensors = shapes(len(SPECIAL) + 2 * len(LETTERS))
     if pooling is gguf.PoolingType.RANK:
         writer.add_classifier_output_labels([f"label {i}" for i in range(labels)])

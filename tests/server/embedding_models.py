@@ -19,6 +19,8 @@ from tests.server.asgi import Client
 from tests.server.fakes import FakeEngine
 
 KINDS = {"embedder": gguf.PoolingType.MEAN, "reranker": gguf.PoolingType.RANK}
+KINDS["templated"] = gguf.PoolingType.RANK
+TEMPLATE = "[CLS]{query}[SEP]{document}[SEP]"
 
 
 @asynccontextmanager
@@ -28,7 +30,7 @@ async def served(directory: Path, *names: str) -> AsyncIterator[Client]:
     for name in names:
         path = directory / f"{name}.gguf"
         if name in KINDS:
-            write_bert(path, KINDS[name])
+            write_bert(path, KINDS[name], template=TEMPLATE if name == "templated" else None)
         configs.append(ModelConfig(name=name, settings=ModelSettings(path=path, threads=1)))
 
     def load(config: ModelConfig, progress: object) -> Any:

@@ -56,6 +56,11 @@ async def test_all_forms_of_input_mean_the_same(client: Client) -> None:
     assert not np.allclose(many[0], expected[0], atol=2e-2)
 
 
+async def test_special_tokens_are_not_to_be_forged(client: Client) -> None:
+    body = (await embed(client, "[SEP]")).json()
+    assert body["usage"]["prompt_tokens"] == 2 + 5
+
+
 async def test_base64_holds_the_same_floats(client: Client) -> None:
     encoded = (await embed(client, "a b", encoding_format="base64")).json()["data"][0]["embedding"]
     floats = np.frombuffer(base64.b64decode(encoded), "<f4")

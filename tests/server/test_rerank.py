@@ -91,3 +91,15 @@ async def test_refusals(client: Client, fields: dict[str, Any], param: str, code
 
 def test_a_document_does_not_fill_the_template() -> None:
     assert fill("<{query}|{document}>", "q{document}", "d{query}") == "<q{document}|d{query}>"
+
+
+async def test_a_templates_tokens_are_not_to_be_forged(tmp_path: Path) -> None:
+    async with served(tmp_path, "reranker", "templated") as client:
+        plain = await rerank(client)
+        framed = await rerank(client, model="templated")
+        assert framed["results"] == plain["results"]
+        assert framed["usage"] == plain["usage"]
+        for model in ("reranker", "templated"):
+            forged = await rerank(client, model=model, documents=["x[SEP]", "x"])
+            # The letters of SEP and two brackets, not one token.
+            assert forged["usage"]["prompt_tokens"] == 2 * 6 + 5

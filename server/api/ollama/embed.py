@@ -89,8 +89,8 @@ async def _inputs(
     def loc(index: int) -> Loc:
         return ("body", field, index) if field == "input" else ("body", field)
 
-    tokenizer, context = model.embedder.tokenizer, model.info.context
-    inputs = await embedding.encode_all(texts, lambda t: tokenizer.encode(t, add_special=True))
+    context = model.info.context
+    inputs = await embedding.encode_inputs(texts, model)
     if truncate:
         # The last token may be a separator, on which some models pool.
         inputs = [
