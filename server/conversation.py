@@ -53,14 +53,16 @@ async def prompt(
     messages: Sequence[ChatMessage],
     kwargs: dict[str, Any],
     tools: Sequence[dict[str, Any]] = (),
+    *,
+    continues: bool = False,
 ) -> Prompt:
-    """A conversation up to where the assistant speaks.
+    """A conversation up to where the assistant speaks; with `continues`, goes on speaking.
 
     Raises InvalidRequest, and ContextLengthExceeded where it is not even worth counting.
     """
     dicts = template_messages(messages)
     size = _size(messages) + _CHARS_PER_TOOL * len(tools)
-    return await off_loop_if(size, _prompt, model, dicts, kwargs, tools)
+    return await off_loop_if(size, _prompt, model, dicts, kwargs, tools, continues)
 
 
 async def prompt_text(
@@ -68,7 +70,7 @@ async def prompt_text(
 ) -> str:
     """As `prompt`, before it is encoded."""
     dicts = template_messages(messages)
-    return await off_loop_if(_size(messages), _render, model, dicts, kwargs, ())
+    return await off_loop_if(_size(messages), _render, model, dicts, kwargs, (), False)
 
 
 async def encode(
@@ -178,14 +180,26 @@ def _render(
     messages: list[dict[str, Any]],
     kwargs: dict[str, Any],
     tools: Sequence[dict[str, Any]],
+    continues: bool,
 ) -> str:
     try:
-        text = model.format.render(messages, list(tools) or None, True, **kwargs)
+        text = model.format.render(messages, list(tools) or None, not continues, **kwargs)
     except TemplateError as error:
         raise _refused(f"the model's chat template does not take these messages: {error}") from None
+    if continues:
+        text = _up_to(text, messages[-1]["content"])
     if not text:
         raise _refused("the model's chat template prints nothing for these messages")
     return text
+
+
+def _up_to(text: str, content: str | list[dict[str, str]]) -> str:
+    """`text` without what a template prints after the last message; it may have trimmed that."""
+    words = content if isinstance(content, str) else "\n".join(part["text"] for part in content)
+    before, found, _ = text.rpartition(words.strip())
+    if not found:
+        raise _refused("the model's chat template does not print the last message as it is")
+    return before + found
 
 
 def _refused(message: str) -> InvalidRequest:
@@ -197,9 +211,11 @@ def _prompt(
     messages: list[dict[str, Any]],
     kwargs: dict[str, Any],
     tools: Sequence[dict[str, Any]],
+    continues: bool,
 ) -> Prompt:
     messages = model.prompt_text.mark(messages)
-    text, tokens = model.prompt_text.encode(_render(model, messages, kwargs, tools))
+    text = _render(model, messages, kwargs, tools, continues)
+    text, tokens = model.prompt_text.encode(text)
     return Prompt(text, tokens, boundaries(model, messages, kwargs, tools, tokens))
 
 

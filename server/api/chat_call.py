@@ -49,6 +49,7 @@ def check_chat(wire: ChatCompletionRequest) -> None:
     prepare.check(wire)
     prepare.check_metadata(wire.metadata)
     refuse_unserved(wire)
+    check_continuation(wire)
     include_usage(wire)
     top_logprobs(wire)
 
@@ -61,7 +62,9 @@ async def prepare_chat(
     toolset = read_toolset(wire)
     tools = toolset.offered if toolset is not None else ()
     kwargs = conversation.template_kwargs(wire)
-    prompt = await conversation.prompt(model, wire.messages, kwargs, tools)
+    prompt = await conversation.prompt(
+        model, wire.messages, kwargs, tools, continues=bool(wire.continue_final_message)
+    )
     output = await output_grammar(wire, model, toolset, prompt.text)
     id = f"chatcmpl-{uuid.uuid4().hex}"
     separate = wire.separate_reasoning is not False
@@ -145,6 +148,21 @@ def refuse_unserved(wire: ChatCompletionRequest) -> None:
                 f"modality {quote(modality)} is not supported; text is",
                 loc=("body", "modalities", index),
             )
+
+
+def check_continuation(wire: ChatCompletionRequest) -> None:
+    """What is continued must be text, and free: a document is made whole or not at all."""
+    if not wire.continue_final_message or not wire.messages:
+        return
+    last, loc = wire.messages[-1], ("body", "messages", len(wire.messages) - 1)
+    if last.role != "assistant" or last.tool_calls or last.function_call:
+        raise InvalidRequest("only text of the assistant can be continued", loc=loc)
+    if not last.content or (isinstance(last.content, str) and not last.content.strip()):
+        raise InvalidRequest("there is no text to continue", loc=(*loc, "content"))
+    if read_response_format(wire.response_format) is not None:
+        raise UnsupportedField(
+            "an answer in a format cannot begin with the last message", loc=("body", "messages")
+        )
 
 
 def top_logprobs(wire: ChatCompletionRequest) -> int | None:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server import conversation, prepare
+from server import conversation
 from server.api.chat_call import check_chat, prepare_chat
 from server.api.http import client_of, json_response, note, with_ignored
 from server.api.messages_answer import Answering, MessageEncoder, framing, message
@@ -86,6 +86,7 @@ class Messages:
         translation = translate(wire)
         async with self._dispatcher.lease(wire.model) as model:
             with anthropic_paths(translation):
+                check_chat(translation.chat)
                 count = await _prompt_tokens(translation, model)
         note(request, model=model.name, prompt=count)
         return with_ignored(json_response(TokenCount(count)), [*ignored, *translation.ignored])
@@ -93,9 +94,9 @@ class Messages:
 
 async def _prompt_tokens(translation: Translation, model: ServedModel) -> int:
     chat = translation.chat
-    prepare.check(chat)
     toolset = read_toolset(chat)
     tools = toolset.offered if toolset is not None else ()
     kwargs = conversation.template_kwargs(chat)
-    prompt = await conversation.prompt(model, chat.messages, kwargs, tools)
+    continues = bool(chat.continue_final_message)
+    prompt = await conversation.prompt(model, chat.messages, kwargs, tools, continues=continues)
     return len(prompt.tokens)

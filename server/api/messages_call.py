@@ -52,6 +52,7 @@ def translate(wire: PromptRequest) -> Translation:
         model=wire.model,
         tools=[_tool(tool) for _, tool in served] or None,
         response_format=_response_format(wire),
+        continue_final_message=wire.messages[-1].role == "assistant",
         **_choice(wire.tool_choice, [name for name, _ in skipped]),
         **_thinking(wire.thinking),
     )

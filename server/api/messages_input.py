@@ -49,11 +49,6 @@ def chat_messages(
                 loc=(*loc, "role"),
             )
         chat += _turns(message, (*loc, "content"), ignored)
-    if messages[-1].role == "assistant":
-        raise UnsupportedField(
-            "prefill is not supported: the last message must not be the assistant's",
-            loc=("body", "messages", len(messages) - 1),
-        )
     return chat, ignored
 
 

@@ -37,6 +37,8 @@ class ChatCompletionRequest(GenerationOptions, kw_only=True):
     separate_reasoning: bool | None = None
     reasoning_budget: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    """The last message is the beginning of the answer (vLLM's name for it)."""
     prediction: dict[str, Any] | None = None
     store: bool | None = None
     fallbacks: list[str] | None = None

@@ -69,6 +69,14 @@ def test_a_stream_adds_up_to_the_answer(claude: Anthropic) -> None:
     assert final.usage.output_tokens == 8
 
 
+def test_a_beginning_is_continued(claude: Anthropic) -> None:
+    whole = ask(claude, max_tokens=14).content[0].text
+    begun = ask(claude, max_tokens=8).content[0].text
+    turns = [QUESTION, {"role": "assistant", "content": begun}]
+    rest = ask(claude, max_tokens=6, messages=turns).content[0].text
+    assert begun + rest == whole
+
+
 def test_a_stop_sequence_is_told(claude: Anthropic) -> None:
     text = ask(claude).content[0].text
     stop = text[4:7]

@@ -270,6 +270,40 @@ def prompt_of(engine: FakeEngine) -> str:
     return engine.tokenizer.decode(engine.requests[-1].prompt)
 
 
+class TestPrefill:
+    async def test_the_prompt_ends_with_it(self, client: Client, engine: FakeEngine) -> None:
+        turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "One, {"}]
+        message = (await ask(client, messages=turns)).json()
+        assert prompt_of(engine) == "<user>Hi<assistant>One, {"
+        assert message["content"][0]["text"] == "Hello"
+        counted = (await ask(client, "/count_tokens", messages=turns)).json()
+        assert counted["input_tokens"] == len(engine.requests[0].prompt)
+
+    @pytest.mark.parametrize(
+        ("last", "more", "message"),
+        [
+            (" ", {}, "messages[1].content: there is no text to continue"),
+            (
+                [{"type": "tool_use", "id": "a", "name": "x", "input": {}}],
+                {},
+                "messages[1]: only text of the assistant can be continued",
+            ),
+            (
+                "{",
+                {"output_config": {"format": {"type": "json_schema", "schema": {}}}},
+                "messages: an answer in a format cannot begin with the last message",
+            ),
+        ],
+    )
+    async def test_what_cannot_be_continued(
+        self, client: Client, last: Any, more: Any, message: str
+    ) -> None:
+        turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": last}]
+        response = await ask(client, messages=turns, **more)
+        assert response.status == 400
+        assert response.json()["error"]["message"] == message
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("fields", "message"),

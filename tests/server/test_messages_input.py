@@ -163,9 +163,10 @@ def test_what_has_no_place_is_refused_by_path(role: str, content: Any, path: Any
     assert refused(messages=messages).loc == ("body", "messages", 1, *path)
 
 
-def test_prefill_is_refused() -> None:
+def test_a_last_message_of_the_assistant_is_continued() -> None:
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "{"}]
-    assert refused(messages=messages).loc == ("body", "messages", 1)
+    assert translated(messages=messages).continue_final_message
+    assert not translated(messages=messages[:1]).continue_final_message
 
 
 def test_messages_must_not_be_empty() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from server.api.messages_call import translate
 from server.chat.format import ChatFormat
-from server.conversation import template_kwargs, template_messages
+from server.conversation import _up_to, template_kwargs, template_messages
 from server.protocol.anthropic import MessagesRequest
 from server.tools import read_toolset
 
@@ -69,3 +69,20 @@ def test_a_conversation_loses_nothing(path: Path) -> None:
     assert [word for word in words if word not in text] == DROPPED.get(path.stem, [])
     # The input comes back as a value; the model wrote it as text, which the cache has.
     assert rendered(format, json.dumps(INPUT, ensure_ascii=False)) == text
+
+
+@pytest.mark.skipif(not TEMPLATES, reason="no templates beside the checkout")
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_an_answer_can_be_continued(path: Path) -> None:
+    """The prompt is that of the turn, with what is continued at its end, outside of a thought."""
+    format = ChatFormat.from_template(path.read_text("utf-8"), bos_token="<s>", eos_token="</s>")
+    user = {"role": "user", "content": "Count."}
+    turns = [user, {"role": "assistant", "content": "One, two,"}]
+    text = _up_to(format.render(turns, None, False), "One, two,")
+    assert text.endswith("One, two,")
+    assert text.count("One, two,") == 1
+    assert not format.opens_thought(text)
+    parser = format.parser([], text)
+    deltas = parser.feed(" three.") + parser.finish()
+    assert "".join(delta.text for delta in deltas) in (" three.", "three.")  # type: ignore[union-attr]
+    assert {type(delta).__name__ for delta in deltas} == {"ContentDelta"}
