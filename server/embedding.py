@@ -37,7 +37,8 @@ class EmbeddingModels:
     def __init__(self, models: Models, dispatcher: Dispatcher) -> None:
         self._models = models
         self._dispatcher = dispatcher
-        self._tasks: dict[Path, Task | None] = {}
+        self._tasks: dict[tuple[Path, int], Task] = {}
+        """By file and when it was written."""
 
     @asynccontextmanager
     async def lease(self, name: str | None, task: Task) -> AsyncIterator[ServedModel]:
@@ -66,13 +67,13 @@ class EmbeddingModels:
         """By the file's header, as long as it is not loaded; None where there is no file yet."""
         if model.loaded:
             return model.info.task
-        path = model.config.settings.path
-        if path not in self._tasks:
-            try:
-                self._tasks[path] = (await asyncio.to_thread(check_gguf, path)).task
-            except ModelLoadError:
-                return None
-        return self._tasks[path]
+        try:
+            file = model.path, model.path.stat().st_mtime_ns
+            if file not in self._tasks:
+                self._tasks[file] = (await asyncio.to_thread(check_gguf, model.path)).task
+        except (OSError, ModelLoadError):
+            return None
+        return self._tasks[file]
 
 
 async def encode_inputs(texts: Sequence[str], model: ServedModel) -> list[list[int]]:

@@ -125,6 +125,11 @@ class ServedModel:
         return self.config.name
 
     @property
+    def path(self) -> Path:
+        """Its file; one on the hub is there once the model was loaded."""
+        return self._path
+
+    @property
     def state(self) -> str:
         """The load state; of a ready one what the engine says: ready, draining, failed, stopped."""
         return self.load_state if self._parts is None else self._parts.engine.state

@@ -9,6 +9,7 @@ import gguf
 import httpx
 import numpy as np
 import pytest
+from ollama import Client
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 
 from tests.e2e.server_process import ServerProcess
@@ -97,3 +98,15 @@ def test_rerank(embedding_server: ServerProcess) -> None:
     response = httpx.post(embedding_server.base_url + "/rerank", json=body, timeout=60)
     assert response.status_code == 200
     assert len(response.json()["results"]) == 1
+
+
+def test_ollamas_client(embedding_server: ServerProcess, openai: OpenAI) -> None:
+    with Client(host=embedding_server.root_url) as client:
+        response = client.embed("minilm", PAIR, dimensions=64)
+        same = openai.embeddings.create(model="minilm", input=PAIR, dimensions=64).data
+        expected = [item.embedding for item in same]
+        assert np.allclose(response.embeddings, expected, atol=1e-3)
+        assert response.prompt_eval_count > 10
+        assert len(client.embeddings("minilm", "a").embedding) == 384
+        assert client.show("minilm").capabilities == ["embedding"]
+        assert "minilm:latest" in [model.model for model in client.ps().models]

@@ -142,3 +142,22 @@ async def test_models_tell_what_they_can(client: Client) -> None:
     assert cards["reranker"]["capabilities"] == ["rerank"]
     assert cards["embedder"]["context_length"] == CONTEXT
     assert (await client.get("/health")).json()["status"] == "ok"
+
+
+async def test_hanging_up_leaves_nothing_behind(client: Client) -> None:
+    await embed(client, "a")
+    body = {"model": "embedder", "input": ["a b c d"] * 20_000}
+    exchange = client.begin("POST", "/v1/embeddings", body)
+    while (await client.get("/health")).json()["models"]["embedder"]["running"] == 0:
+        assert not exchange.task.done()
+    await exchange.hang_up()
+    assert exchange.status is None
+    health = (await client.get("/health")).json()["models"]["embedder"]
+    assert health["running"] == health["waiting"] == 0
+    assert rows(await embed(client, "a")).shape == (1, 32)
+
+
+async def test_metrics_know_embedding_models(client: Client) -> None:
+    await embed(client, "a")
+    metrics = (await client.get("/metrics")).body.decode()
+    assert 'ingle_slots{model="embedder"} 64.0' in metrics

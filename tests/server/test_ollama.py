@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -12,10 +12,14 @@ import pytest
 
 from engine.errors import QueueFull, StepFailed
 from engine.llama.tokenizer import InfillTokens
-from engine.request import FinishReason
+from engine.request import FinishReason, SamplingParams
 from server.api.ollama.body import seconds_of, tagged
+from server.app import create_app
+from server.config import ServerConfig
 from server.errors import InvalidRequest
+from server.models import Models
 from tests.server.asgi import Client, Exchange
+from tests.server.conftest import MODEL
 from tests.server.fakes import INFO, FakeEngine, answer, failure
 
 pytestmark = pytest.mark.anyio
@@ -221,6 +225,20 @@ class TestOptions:
         assert sampling.repetition_penalty == 1
         assert engine.requests[0].max_tokens == INFO.context - len(engine.requests[0].prompt)
 
+    async def test_what_models_toml_says_comes_before_them(self) -> None:
+        own = SamplingParams(temperature=0.3, top_k=7)
+        model = msgspec.structs.replace(MODEL, sampling=own)
+        config, engine = ServerConfig(models=(model,)), FakeEngine()
+        models = Models(config.models, lambda model, progress: engine)  # type: ignore[arg-type,return-value]
+        app = create_app(config, models)
+        async with app.router.lifespan_context(app):
+            await models.wait_loaded()
+            await chat(Client(app), options={"top_k": 9})
+            await generate(Client(app), raw=True)
+        first, second = (request.sampling for request in engine.requests)
+        assert (first.temperature, first.top_k, first.top_p) == (0.3, 9, 0.9)
+        assert (second.temperature, second.top_k, second.top_p) == (0.3, 7, 0.9)
+
     async def test_num_ctx_is_a_limit(self, client: Client, engine: FakeEngine) -> None:
         await chat(client, options={"num_ctx": 100})
         assert engine.requests[0].max_tokens == 100 - len(engine.requests[0].prompt)
@@ -401,6 +419,12 @@ class TestListing:
         assert running["size"] == 501_000_000
         assert running["details"]["quantization_level"] == "Q4_0"
         assert datetime.fromisoformat(running["expires_at"]).year > 2100
+
+    async def test_what_will_be_unloaded_says_when(self, client: Client) -> None:
+        await generate(client, prompt="", keep_alive="10m")
+        [running] = (await client.get("/api/ps")).json()["models"]
+        rest = datetime.fromisoformat(running["expires_at"]) - datetime.now(UTC)
+        assert 500 < rest.total_seconds() <= 600
 
     async def test_names_that_are_listed_can_be_used(self, client: Client) -> None:
         [listed] = (await client.get("/api/tags")).json()["models"]

@@ -22,10 +22,11 @@ from server.protocol.ollama import (
 )
 
 EFFORTS = ("low", "medium", "high")
-DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
-"""Ollama's own, where a request says nothing."""
-SAMPLING = ("min_p", "seed", "stop", "presence_penalty", "frequency_penalty")
-"""Options that have the same name and default in the other API."""
+SAMPLING = (
+    *("temperature", "top_k", "top_p", "min_p"),
+    *("seed", "stop", "presence_penalty", "frequency_penalty"),
+)
+"""Options that have the same name in the other API."""
 NEUTRAL = {"mirostat": (0,), "tfs_z": (1, 0), "typical_p": (1,)}
 """Samplers that are not here, with the values that switch them off."""
 RENAMED: dict[str, Loc] = {
@@ -86,7 +87,7 @@ def _completion(wire: GenerateRequest, chat: ChatCompletionRequest) -> Completio
         stream=chat.stream,
         response_format=chat.response_format,
         logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
-        **{name: getattr(chat, name) for name in (*SAMPLING, *DEFAULTS, "max_tokens")},
+        **{name: getattr(chat, name) for name in (*SAMPLING, "max_tokens")},
         repetition_penalty=chat.repetition_penalty,
     )
 
@@ -169,9 +170,6 @@ def _sampling(options: Options) -> tuple[dict[str, Any], list[str]]:
             loc=("body", "options", "num_ctx"),
         )
     fields = {name: getattr(options, name) for name in SAMPLING}
-    for name, default in DEFAULTS.items():
-        given = getattr(options, name)
-        fields[name] = default if given is None else given
     # Ollama writes "until it ends" in three ways.
     fields["max_tokens"] = None if options.num_predict in (0, -1, -2) else options.num_predict
     penalty, window = options.repeat_penalty, options.repeat_last_n

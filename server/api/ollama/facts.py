@@ -40,7 +40,7 @@ class FileFacts(Struct, frozen=True):
 
 async def facts_of(model: ServedModel) -> FileFacts:
     """Read in a thread."""
-    return await asyncio.to_thread(_read, model.config.settings.path, model.created)
+    return await asyncio.to_thread(_read, model.path, model.created)
 
 
 def _read(path: Path, created: int) -> FileFacts:

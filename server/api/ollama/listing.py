@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from datetime import UTC, datetime, timedelta
 
 from starlette.requests import Request
@@ -131,8 +132,9 @@ async def running(model: ServedModel) -> RunningModel:
     facts = await facts_of(model)
     info = model.info
     size = info.file_bytes + info.kv_bytes
+    idle = 0.0 if model.users else max(0.0, time.monotonic() - model.last_used)
     forever = math.isinf(model.keep_alive)
-    stays = FOREVER if forever else timedelta(seconds=model.keep_alive)
+    stays = FOREVER if forever else timedelta(seconds=max(0.0, model.keep_alive - idle))
     return RunningModel(
         name=tagged(model.name),
         model=tagged(model.name),
@@ -149,7 +151,7 @@ async def shown(model: ServedModel, *, verbose: bool) -> ShownModel:
     """Everything."""
     facts = await facts_of(model)
     body = ShownModel(
-        modelfile=f"FROM {model.config.settings.path.name}\n",
+        modelfile=f"FROM {model.path.name}\n",
         parameters=f"num_ctx {model.info.context}" if model.loaded else "",
         template=model.config.chat_template or template_of(facts),
         details=details_of(model, facts),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.errors import ContextLengthExceeded
-from engine.request import Request
+from engine.request import Request, SamplingParams
 from server import prepare
 from server.answers import ChoiceReader
 from server.api.chat_call import prepare_chat
@@ -18,9 +19,17 @@ from server.config import ServerConfig
 from server.errors import InvalidRequest, quote
 from server.models import ServedModel
 from server.protocol.completions import CompletionRequest
+from server.protocol.options import GenerationOptions
 
 UNLIMITED = 1 << 30
 """More than any context holds: the completion ends with it."""
+
+
+DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
+"""Ollama's own, where neither the request nor the model's configuration says anything."""
+NEUTRAL = SamplingParams()
+
+_R = TypeVar("_R", bound=GenerationOptions)
 
 
 class Prepared(Struct, frozen=True):
@@ -36,14 +45,27 @@ async def prepare_ollama(
 ) -> Prepared:
     """Raises InvalidRequest, ContextLengthExceeded, EngineUnavailable."""
     if translation.text is not None:
-        wire = _with_limit(translation.text, config)
+        wire = _with_limit(_with_defaults(translation.text, model), config)
         text = await prepare_completion(wire, model, config, client)
         prepared = Prepared(text.requests[0], lambda index: ChoiceReader(None), [*text.ignored])
     else:
         _check_thinking(translation, model)
-        chat = await prepare_chat(translation.chat, model, config, client)
+        wanted = _with_defaults(translation.chat, model)
+        chat = await prepare_chat(wanted, model, config, client)
         prepared = Prepared(chat.request, chat.new_reader, [*chat.ignored])
     return _limited(prepared, translation.num_ctx, model.info.context)
+
+
+def _with_defaults(wire: _R, model: ServedModel) -> _R:
+    own = model.config.sampling
+    return replace(
+        wire,
+        **{
+            name: value
+            for name, value in DEFAULTS.items()
+            if getattr(wire, name) is None and getattr(own, name) == getattr(NEUTRAL, name)
+        },
+    )
 
 
 def _with_limit(wire: CompletionRequest, config: ServerConfig) -> CompletionRequest:
