@@ -79,6 +79,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head = False
+        self._in_body = False
         self._peer = self.client[0] if self.client else ""
         self._refusal = self.all.open(self._peer)
         self._counted = self._refusal is None
@@ -99,8 +100,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         all_head = self._in_head or self._is_idle()  # and no rest of a body
+        self._in_body = False
         super().data_received(data)
-        if self._in_head and all_head:
+        # Between the bytes of a chunked body there may be extensions, and after them trailers.
+        if (self._in_head and all_head) or not (self._in_head or self._in_body or all_head):
             self._head_bytes += len(data)
             if self._head_bytes > self.all.limits.header_bytes:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -124,6 +127,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise HeadRefused
         super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailers would only ever be kept, never read."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body came: what stands around the next one is counted anew."""
+        self._in_body, self._head_bytes = True, 0
+        super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
         """Also reached where a head was refused in the middle of parsing."""

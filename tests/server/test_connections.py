@@ -124,6 +124,42 @@ async def test_a_head_that_never_ends() -> None:
         assert await peer.ended()
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("start", [b"2;", b"2\r\n{}\r\n0\r\nA: "])
+async def test_what_surrounds_chunks_is_bounded(start: bytes) -> None:
+    async with serving() as service:
+        peer = await service.connect()
+        await peer.send(CHUNKED + start)
+        ended = asyncio.create_task(peer.ended())
+        for _ in range(200):
+            if ended.done():
+                break
+            peer.writer.write(b"x" * 1024)
+            await asyncio.sleep(0.001)
+        assert ended.done()
+        assert await ended
+
+
+async def test_trailers_are_dropped() -> None:
+    async with serving() as service:
+        peer = await service.connect()
+        for _ in range(3):
+            await peer.send(CHUNKED + b"2\r\n{}\r\n0\r\n" + b"A: b\r\n" * 20 + b"\r\n")
+            assert await peer.status() == 200
+
+
+async def test_many_small_chunks() -> None:
+    async with serving() as service:
+        peer = await service.connect()
+        await peer.send(CHUNKED)
+        for _ in range(LIMITS.header_bytes // 4):
+            await peer.send(b"2\r\n{}\r\n")
+        await peer.send(b"0\r\n\r\n")
+        assert await peer.status() == 200
+
+
 @pytest.mark.parametrize("first", [b"", b"G", REQUEST, b"\r\n\r\n"])
 async def test_a_slow_head(first: bytes) -> None:
     async with serving(replace(LIMITS, header_seconds=0.05)) as service:
