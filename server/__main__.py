@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from engine.errors import ModelLoadError
-from server.config import ConfigError, initial_models, load_config, misspelt_variables
+from server.config import ConfigError, ServerConfig, initial_models, load_config, misspelt_variables
 from server.crashes import CrashRecord
 from server.doctor import examine
 from server.loader import Headers, Loader
@@ -17,8 +18,12 @@ from server.supervisor import Supervisor, can_supervise
 
 def main() -> int:
     """Returns the exit code: 0 after a drained shutdown, 2 where nothing could be served."""
+
+    def read_config() -> ServerConfig:
+        return load_config(sys.argv[1:], os.environ)
+
     try:
-        config = load_config(sys.argv[1:], os.environ)
+        config = read_config()
         if config.doctor:
             prepare_environment(config)
             return examine(config)
@@ -32,6 +37,9 @@ def main() -> int:
     prepare_environment(config)
     for line in misspelt_variables(os.environ):
         sys.stderr.write(f"warning: {line}\n")
+    if hasattr(signal, "SIGHUP"):
+        # Means "read the configuration again", once there is somebody to do it.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     record = None
     if config.supervise and can_supervise():
         record = CrashRecord()
@@ -45,7 +53,7 @@ def main() -> int:
     # uvicorn, Starlette and the templates import while llama.cpp loads.
     from server.run import run_server
 
-    return run_server(config, socket, loader, display, budget, record)
+    return run_server(config, socket, loader, display, budget, record, read_config)
 
 
 if __name__ == "__main__":

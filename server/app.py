@@ -39,15 +39,19 @@ from server.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, 
 from server.metrics import Metrics
 from server.middleware import Envelope, error_response
 from server.models import Models
+from server.reload import Reloader
 from server.security import Gate, Hosts, Origins
 from server.store import open_store
 
 
 def create_app(
-    config: ServerConfig, models: Models, record: CrashRecord | None = None
+    config: ServerConfig,
+    models: Models,
+    record: CrashRecord | None = None,
+    reloader: Reloader | None = None,
 ) -> Starlette:
     """Serves `models`, which begin to load when the server starts. `record` tells of the workers
-    before this one; without it nobody supervises."""
+    before this one; without it nobody supervises. Without `reloader` the models stay the same."""
 
     store = open_store(config.store, config.store_mib)
 
@@ -73,7 +77,7 @@ def create_app(
         OllamaGeneration(config, models, dispatcher),
         OllamaEmbeddings(config, models, embedders),
         OllamaListing(config, models),
-        ModelList(models),
+        ModelList(models, reloader),
         TextTools(config, dispatcher),
         GrammarTool(config),
         Health(models, record),

@@ -135,9 +135,7 @@ class Keeper:
             model.report("waiting for memory", 0.0)
             await self.residency.make_room(model, located.need)
             model.report("loading", 0.0)
-            parts = await in_daemon_thread(
-                lambda: model.load(self._load_engine, located.config), "load"
-            )
+            parts = await in_daemon_thread(lambda: model.load(self._load_engine, located), "load")
             model.serve(parts)
         except ModelLoadError as error:
             self._fail(model, error)

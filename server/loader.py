@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from engine.errors import ModelFileNotFound
+from engine.errors import ModelFileNotFound, ModelLoadError
 from engine.gguf_check import GGUFHeader, check_gguf
 from engine.memory import check_memory, has_gpu_library, kv_bytes
 from engine.settings import ModelSettings, Task
 from server.config import ModelConfig, ServerConfig
-from server.hub import fetch
+from server.hub import fetch, find_cached
 from server.located import Located
 from server.progress import Display
 
@@ -63,7 +63,7 @@ class Loader:
 
     def __init__(self, config: ServerConfig, headers: Headers, display: Display) -> None:
         self._config = config
-        self._headers = headers
+        self.headers = headers
         self._display = display
         self._begun: dict[str, tuple[ModelConfig, Future[AnyEngine]]] = {}
         self._reports: dict[str, Report] = {}
@@ -89,7 +89,19 @@ class Loader:
         if model.hub is not None:
             path = fetch(model.hub, lambda step, done: self._show(model, step, done))
             model = replace(model, settings=replace(model.settings, path=path))
-        return self._headers.check(model)
+        return self.headers.check(model)
+
+    def survey(self, model: ModelConfig) -> Located | None:
+        """The same of a file that is here; None where it is not, or is no model."""
+        try:
+            if model.hub is not None:
+                path = find_cached(model.hub)
+                if path is None:
+                    return None
+                model = replace(model, settings=replace(model.settings, path=path))
+            return self.headers.check(model)
+        except ModelLoadError:
+            return None
 
     def __call__(self, model: ModelConfig, report: Report) -> AnyEngine:
         """The loaded engine, its steps told to `report`."""
@@ -98,7 +110,7 @@ class Loader:
         return future.result() if future and begun == model else self._load(model)
 
     def _load(self, model: ModelConfig) -> AnyEngine:
-        header = self._headers.read(model.settings.path)
+        header = self.headers.read(model.settings.path)
         check_memory(header, model.settings)
         found = self._probe(model, header) if self._config.probe else None
         settings = found.apply(model.settings) if found else unprobed(model.settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -18,6 +18,10 @@ __all__ = ["LoadState", "Located", "Models", "Reloaded", "ServedModel"]
 
 ON_DEMAND_KEEP_ALIVE = 300.0
 """Seconds without a request that a model stays which was not loaded at the start."""
+
+
+Survey = Callable[[ModelConfig], Located | None]
+"""What is known of a model without loading or fetching anything; blocks for milliseconds."""
 
 
 class Reloaded(Struct, frozen=True):
@@ -38,9 +42,11 @@ class Models:
         load_engine: LoadEngine,
         *,
         locate: Locate = lambda config, _report: Located(config),
+        survey: Survey = lambda _config: None,
         budget: int | None = None,
     ) -> None:
         """`budget`: bytes that weights and KV caches may take together; None is no limit."""
+        self._survey = survey
         self.loaded = asyncio.Event()
         """Set when every initial model is ready, or one has failed."""
         self.keeper = Keeper(locate, load_engine, budget)
@@ -99,6 +105,11 @@ class Models:
         for model in self.initial:
             if model.failure is not None:
                 raise model.failure
+
+    async def look_at(self, model: ServedModel) -> None:
+        """Fill `located` of a model that was never loaded, as far as its file is here."""
+        if model.located is None:
+            model.located = await asyncio.to_thread(self._survey, model.config)
 
     def reload(self, configs: Sequence[ModelConfig]) -> Reloaded:
         """Serve these instead. Whose configuration is the same stays as it is; who uses another

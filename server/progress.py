@@ -50,10 +50,11 @@ class Lines:
 
 
 class Bar:
-    """A rich progress bar, one for all steps of a model."""
+    """A rich progress bar, one for all steps of a model; once closed, lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lines: Lines | None = None
         self._lock = threading.Lock()
         self._progress: Progress | None = None
         self._task: tuple[str, int] = ("", 0)
@@ -61,6 +62,9 @@ class Bar:
     def show(self, model: str, step: str, fraction: float) -> None:
         """See `Display`."""
         with self._lock:
+            if self._lines is not None:
+                self._lines.show(model, step, fraction)
+                return
             progress = self._progress = self._progress or self._start()
             if self._task[0] != model:
                 self._task = (model, progress.add_task(model, total=1.0, step=step))
@@ -84,6 +88,7 @@ class Bar:
     def close(self) -> None:
         """See `Display`."""
         with self._lock:
+            self._lines = Lines(self._stream)
             if self._progress is not None:
                 self._progress.stop()
 

@@ -20,6 +20,7 @@ from server.crashes import CrashRecord
 from server.loader import Loader
 from server.models import Models
 from server.progress import Display, ready_line
+from server.reload import Reloader
 from server.startup import url
 
 log = logging.getLogger("ingle.server")
@@ -59,17 +60,21 @@ def run_server(
     display: Display,
     budget: int | None,
     record: CrashRecord | None,
+    read_config: Callable[[], ServerConfig],
 ) -> int:
     """Serve until stopped; returns the exit code. `budget` is the memory that models may take in
-    bytes, `record` the supervisor's, if there is one."""
-    models = Models(config.models, loader, locate=loader.locate, budget=budget)
+    bytes, `record` the supervisor's, if there is one; `read_config` is asked on reload."""
+    models = Models(
+        config.models, loader, locate=loader.locate, survey=loader.survey, budget=budget
+    )
+    reloader = Reloader(models, config, read_config, loader.headers)
     limits = Limits(
         connections=config.max_connections,
         connections_per_client=config.max_connections_per_client,
     )
     server = Server(
         uvicorn.Config(
-            create_app(config, models, record),
+            create_app(config, models, record, reloader),
             http=guarded(limits),
             ws="none",
             loop="none",
@@ -83,7 +88,7 @@ def run_server(
         )
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(serve(server, models, listener, display, record))
+        code = runner.run(serve(server, models, listener, display, record, reloader))
         if models.keeper.loading:
             # A thread is inside llama.cpp's loader and would outlive the interpreter.
             os._exit(code)
@@ -95,10 +100,12 @@ async def serve(
     models: Models,
     listener: socket.socket,
     display: Display,
-    record: CrashRecord | None = None,
+    record: CrashRecord | None,
+    reloader: Reloader,
 ) -> int:
     """Say when the models are ready, or why they never will be."""
     address = url(listener)
+    reload_on_signal(reloader)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     loading = asyncio.create_task(models.wait_loaded())
     await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
@@ -113,10 +120,32 @@ async def serve(
     else:
         if record is not None:
             record.mark_ready()
-        for model in models.initial:
-            sys.stderr.write(ready_line(model.name, model.info, address) + "\n")
+        sys.stderr.write("".join(f"{line}\n" for line in ready_lines(models, address)))
     await serving
     return code
+
+
+def ready_lines(models: Models, address: str) -> Iterator[str]:
+    """What was loaded, and what will be when it is asked for."""
+    for model in models.initial:
+        yield ready_line(model.name, model.info, address)
+    later = ", ".join(model.name for model in models.models if model not in models.initial)
+    if later:
+        yield f"{'' if models.initial else 'ready: '}on first use: {later} · {address}"
+
+
+def reload_on_signal(reloader: Reloader) -> None:
+    """SIGHUP, where there is one."""
+    loop = asyncio.get_running_loop()
+    running: set[asyncio.Task[None]] = set()
+
+    def begin() -> None:
+        task = loop.create_task(reloader.reload_or_log())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, begin)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

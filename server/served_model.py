@@ -21,6 +21,7 @@ from server.chat.format import ChatFormat
 from server.config import FormatOverride, ModelConfig
 from server.constraints import Constraints, OutputGrammar, Wanted
 from server.errors import WrongTask
+from server.located import Located
 from server.prompt_text import PromptText
 
 if TYPE_CHECKING:
@@ -58,6 +59,19 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return stat.st_size, stat.st_mtime_ns
+
+
+def chat_format(config: ModelConfig, info: ModelInfo) -> ChatFormat:
+    """How a model is spoken to; raises ModelLoadError."""
+    source = config.chat_template or info.chat_template
+    try:
+        format = ChatFormat.from_template(
+            source, bos_token=info.bos_token, eos_token=info.eos_token
+        )
+    except TemplateError as error:
+        raise ModelLoadError(f"{config.name}: {error}") from error
+    override = config.format
+    return format if override == FormatOverride() else format.overridden(**asdict(override))
 
 
 class Parts:
@@ -100,6 +114,8 @@ class ServedModel:
         """Makes room for another: takes no new leases, and is unloaded when the last one ends."""
         self.retired = False
         """No name means it any more: unloaded when the last lease ends."""
+        self.located: Located | None = None
+        """What its file says, once somebody has looked."""
         self._parts: Parts | None = None
         self._path = config.settings.path
         self._file: Stamp | None = None
@@ -217,8 +233,9 @@ class ServedModel:
 
     # The life of the model, for its `Keeper` alone.
 
-    def load(self, load_engine: LoadEngine, config: ModelConfig) -> Parts:
-        """Blocks; what `serve` takes. `config` knows where the file is. Raises ModelLoadError."""
+    def load(self, load_engine: LoadEngine, located: Located) -> Parts:
+        """Blocks; what `serve` takes. Raises ModelLoadError."""
+        config, self.located = located.config, located
         self._path = config.settings.path
         self._file = _stamp(self._path)
         loaded = load_engine(config, self.report)
@@ -226,24 +243,13 @@ class ServedModel:
             return Parts(loaded, None)
         engine = cast("Engine", loaded)
         try:
-            format = self._chat_format(engine.info)
+            format = chat_format(self.config, engine.info)
         except ModelLoadError:
             engine.close()
             raise
         log.info("%s: %s", self.name, format.describe())
         engine.enable_constraints(marker_tokens(format, engine.tokenizer))
         return Parts(engine, format)
-
-    def _chat_format(self, info: ModelInfo) -> ChatFormat:
-        source = self.config.chat_template or info.chat_template
-        try:
-            format = ChatFormat.from_template(
-                source, bos_token=info.bos_token, eos_token=info.eos_token
-            )
-        except TemplateError as error:
-            raise ModelLoadError(f"{self.name}: {error}") from error
-        override = self.config.format
-        return format if override == FormatOverride() else format.overridden(**asdict(override))
 
     def begin(self) -> None:
         """The model is about to be loaded."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 
+from msgspec import Struct
+
 from engine.errors import ModelFileNotFound, OutOfMemory
 from engine.memory import check_memory, gigabytes, has_gpu_library, total_memory
 from server import logs
 from server.addresses import is_loopback
 from server.config import ServerConfig, initial_models
 from server.loader import Headers
+from server.located import Located
 
 BACKLOG = 2048
 KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
@@ -25,21 +28,32 @@ class StartError(Exception):
     """Nothing can be served; the message is one line."""
 
 
-def check_files(config: ServerConfig, headers: Headers) -> int | None:
-    """Refuse what cannot work, before anything is loaded; returns the memory budget in bytes.
+class Checked(Struct, frozen=True):
+    """The models that are loaded at the start, and what all may take: bytes, None is no limit."""
 
-    Models that are loaded later are only looked for. Raises ModelLoadError.
-    """
+    initial: list[Located]
+    budget: int | None
+
+
+def check_models(config: ServerConfig, headers: Headers) -> Checked:
+    """Refuse what cannot work before anything is loaded; models that are loaded later are only
+    looked for. Raises ModelLoadError."""
     initial = initial_models(config.models)
     for model in config.models:
         path = model.settings.path
         if model.hub is None and model not in initial and not path.is_file():
             raise ModelFileNotFound(f"no such file: {path}")
     located = [headers.check(model) for model in initial if model.hub is None]
-    for each in located:
+    return Checked(located, memory_budget(config, sum(each.need for each in located)))
+
+
+def check_files(config: ServerConfig, headers: Headers) -> int | None:
+    """The same at the start, when nothing else takes memory yet; returns the budget."""
+    checked = check_models(config, headers)
+    for each in checked.initial:
         assert each.header is not None
         check_memory(each.header, each.config.settings)
-    return memory_budget(config, sum(each.need for each in located))
+    return checked.budget
 
 
 def memory_budget(config: ServerConfig, initial: int) -> int | None:

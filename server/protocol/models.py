@@ -32,9 +32,18 @@ class ModelMeta(Struct):
     lora: list[AdapterCard] = []
 
 
+class MemoryCard(Struct):
+    """Bytes that the model takes while it is loaded; buffers and cached prefixes come on top."""
+
+    weights: int
+    kv_cache: int
+    total: int
+
+
 class ModelCard(Struct, kw_only=True):
-    """One model. The context, in tokens of prompt and output, goes by four names; `type`,
-    `display_name`, `created_at` and `lifecycle` are Anthropic's."""
+    """One model; of one that was never loaded what its file tells. The context, in tokens of
+    prompt and output, goes by four names; `type`, `display_name`, `created_at` and `lifecycle`
+    are Anthropic's."""
 
     id: str
     object: Literal["model"] = "model"
@@ -52,4 +61,7 @@ class ModelCard(Struct, kw_only=True):
     max_input_tokens: int | UnsetType = UNSET
     max_tokens: int | UnsetType = UNSET
     capabilities: list[str] | UnsetType = UNSET
+    memory: MemoryCard | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+    """Why the state is failed."""
     meta: ModelMeta | UnsetType = UNSET
