@@ -60,7 +60,8 @@ class TokenTrie:
                 TokenizerWrapper(adapter), eos_token=sorted(vocabulary.end_of_generation)
             )
         except BaseException as error:  # noqa: BLE001 - it is raised where the trie is wanted
-            self._error = error
+            # Without the frames, which hold this object and with it the whole vocabulary.
+            self._error = error.with_traceback(None)
 
 
 class _Adapter:

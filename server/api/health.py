@@ -56,8 +56,8 @@ class Health:
         """The state of every model; those that load when they are asked for decide nothing."""
         states = {model.name: _health(model) for model in self._models.models}
         decisive = self._models.initial
-        status = min((model.state for model in decisive), key=ORDER.index)
-        progress = sum(_progress(model) for model in decisive) / len(decisive)
+        status = min((model.state for model in decisive), key=ORDER.index, default="ready")
+        progress = sum(map(_progress, decisive)) / len(decisive) if decisive else 1.0
         body = HealthBody("ok" if status in AT_REST else status, progress, states)
         if self._crashes:
             body.restarts, body.last_crash = len(self._crashes), self._crashes[-1]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -78,6 +78,11 @@ class ServerProcess:
         with self._line_came:
             assert self._line_came.wait_for(find, timeout), f"no {pattern} in {self.lines[-9:]}"
             return find() or ""
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 60) -> None:
+        """Looked at whenever a line of the log comes."""
+        with self._line_came:
+            assert self._line_came.wait_for(condition, timeout), self.lines[-9:]
 
     def terminate(self) -> None:
         """SIGTERM."""
