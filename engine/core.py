@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -84,13 +85,15 @@ class EngineCore:
         self._rows = PromptRows(row_budget)
         self._eog = np.fromiter(vocabulary.end_of_generation, np.intp)
         self._scratch = np.empty(vocabulary.n_vocab, np.float32)
+        # A cycle would keep what an unloaded model had in memory until the collector comes by.
+        core = weakref.proxy(self)
         self.scheduler = Scheduler(
             kv_cache,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
             max_rows=runner.max_rows,
             max_stall=max_stall,
-            new_choices=self._new_choices,
+            new_choices=lambda state: core._new_choices(state),
             rows=self._rows,
             deterministic=deterministic,
         )

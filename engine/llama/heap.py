@@ -1,17 +1,38 @@
-"""Gives memory that was freed back to the system."""
+"""Gives memory that was freed back to the system: glibc keeps it otherwise, for the next request.
+
+On other C libraries nothing here does anything.
+"""
 
 from __future__ import annotations
 
 import ctypes
+from typing import Any
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""From malloc.h."""
+LARGE_BLOCK = 1 << 20
+"""Bytes from which a block is mapped on its own. Weights, caches and buffers are above it; a row
+of logits, which comes and goes with every step, is not."""
+
+
+def map_large_blocks() -> None:
+    """Large blocks go back when they are freed. Without a fixed limit glibc raises its own up to
+    32 MB, and what is smaller then stays in the heap of the thread that asked for it."""
+    mallopt = _function("mallopt")
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, LARGE_BLOCK)
 
 
 def return_freed_memory() -> None:
-    """glibc keeps what is freed in many small pieces; elsewhere there is nothing to do.
+    """The rest, in small pieces. Takes some milliseconds: not for the event loop."""
+    trim = _function("malloc_trim")
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
-    Takes some milliseconds: not for the event loop.
-    """
+
+def _function(name: str) -> Any:
     try:
-        trim = ctypes.CDLL(None).malloc_trim
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
-        return
-    trim(ctypes.c_size_t(0))
+        return None

@@ -8,6 +8,8 @@ import logging
 from pathlib import Path
 from types import ModuleType
 
+from engine.llama.heap import map_large_blocks
+
 log = logging.getLogger("ingle.llama")
 
 KV_TYPES = {
@@ -52,6 +54,7 @@ class Library:
     def __init__(self) -> None:
         import llama_cpp.llama_cpp as api
 
+        map_large_blocks()
         self.api: ModuleType = api
         self.log = LogTail()
         # llama.cpp calls through this pointer for as long as the process lives.

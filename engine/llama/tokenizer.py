@@ -88,10 +88,11 @@ class Tokenizer:
     def close(self) -> None:
         """The model is about to be freed: waits for the threads that are inside its vocabulary.
 
-        From then on `encode`, and `token_bytes` of tokens never asked for, raise
-        EngineUnavailable.
+        From then on `encode` and `token_bytes` raise EngineUnavailable.
         """
         self._lease.end()
+        # Whoever still holds a finished request holds this object, and need not hold the pieces.
+        self._pieces = {}
 
     def encode(
         self, text: str, *, add_special: bool = False, parse_special: bool = True
