@@ -129,7 +129,7 @@ class EngineCore:
         out: Outgoing = []
         if self._governor is not None and self._governor.look():
             self._runner.set_threads(self._governor.threads)
-        for sequence in self.scheduler.start_forks():
+        for sequence in self.scheduler.admit():
             assert sequence.group.prompt_row is not None
             self._sample(sequence, sequence.group.prompt_row.copy(), out)
         step = self.scheduler.schedule()

@@ -20,6 +20,10 @@ PROMPT_ALIGNMENT = 16
 token alike, wherever the cut is."""
 
 
+MOST_BRANCHING = 4
+"""Requests whose further choices wait at a time: each keeps a copy of its prompt's state."""
+
+
 LONGEST_STEP = 1.0
 """Seconds of computing a prompt between two looks at the inbox."""
 
@@ -71,44 +75,60 @@ class Scheduler:
         self._whole: list[Sequence] = []
         self._deterministic = deterministic
         self._alignment = CHUNK if deterministic else PROMPT_ALIGNMENT
-        self._forking: list[RequestState] = []
+        self._branching: set[RequestState] = set()
+        """Admitted, but not with all their choices."""
         self._turns = LoraTurns()
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.running or self._forking or len(self.waiting))
+        return bool(self.running or len(self.waiting))
 
     def add(self, state: RequestState) -> None:
         """Put a new request in line."""
         self.waiting.push(state)
 
-    def start_forks(self) -> Iterator[Sequence]:
-        """Give free slots to choices whose prompt is computed; each can draw its first token."""
-        for state in list(self._forking):
-            while state.unstarted and self._kv.n_idle:
-                sequence = state.unstarted.pop(0)
-                assert state.saved is not None
-                n_prompt = len(state.request.prompt)
-                self._start(sequence, self._kv.take_for(n_prompt), n_prompt)
-                self._kv.queue(Restore(sequence.slot, state.saved))
-                yield sequence
-            if not state.unstarted:
-                self._end_fork(state)
+    def admit(self) -> Iterator[Sequence]:
+        """Give free slots to who is next in line. Yields further choices of a request whose prompt
+        is computed: each can draw its first token, and may be over with it."""
+        self._kv.poll()
+        while self._kv.n_idle:
+            state = self.waiting.pop(self._can_start)
+            if state is None:
+                return
+            if state.saved is not None:
+                yield self._start_choice(state, state.saved)
+                self._queue_choices(state)
+                continue
+            state.choices = self._new_choices(state)
+            state.unstarted = state.choices[1:]
+            if state.unstarted:
+                self._branching.add(state)
+            self._place(state)
+
+    def _start_choice(self, state: RequestState, saved: int) -> Sequence:
+        sequence = state.unstarted.pop(0)
+        n_computed = len(state.request.prompt)
+        self._start(sequence, self._kv.take_for(n_computed), n_computed)
+        self._kv.queue(Restore(sequence.slot, saved))
+        return sequence
+
+    def _queue_choices(self, state: RequestState) -> None:
+        """Choices that want a slot stand in line like requests."""
+        if state.unstarted:
+            self.waiting.push_choices(state)
+            return
+        self._branching.discard(state)
+        if state.saved is not None:
+            self._kv.queue(Drop(state.saved))
+            state.saved = state.prompt_row = None
 
     def _start(self, sequence: Sequence, slot: int, n_computed: int) -> None:
         sequence.slot, sequence.n_computed = slot, n_computed
         self.running[slot] = sequence
 
-    def _end_fork(self, state: RequestState) -> None:
-        self._forking.remove(state)
-        if state.saved is not None:
-            self._kv.queue(Drop(state.saved))
-        state.saved = state.prompt_row = None
-
     def schedule(self) -> Step:
-        """Admit who fits, then take every decoding token and as much of the prompts as is due."""
-        self._admit()
+        """Take every decoding token and as much of the prompts as is due; after `admit`."""
         lora, active = self._whose_turn()
         decoding = [each for each in active if each.decoding]
         shares = self._decode_shares(decoding)
@@ -160,16 +180,6 @@ class Scheduler:
         lora = self._turns.next(by_set)
         return lora, by_set[lora]
 
-    def _admit(self) -> None:
-        self._kv.poll()
-        while self._kv.n_idle and not self._forking:
-            state = self.waiting.pop(self._can_start)
-            if state is None:
-                return
-            state.choices = self._new_choices(state)
-            state.unstarted = state.choices[1:]
-            self._place(state)
-
     def _place(self, state: RequestState) -> None:
         """Give a request the slot where the most of its prompt can be had."""
         request, leader = state.request, state.choices[0]
@@ -210,6 +220,10 @@ class Scheduler:
     def _can_start(self, state: RequestState) -> bool:
         """Not while its prefix is read from disk, nor while another request computes a long
         prefix of the same prompt: then copy that."""
+        if state.saved is not None:
+            return True
+        if state.request.n > 1 and len(self._branching) >= MOST_BRANCHING:
+            return False
         if not state.asked_disk:
             state.asked_disk = True
             state.fetch = self._kv.fetch(_reusable(state), self._holders(), state.lora)
@@ -257,7 +271,7 @@ class Scheduler:
         state = leader.group
         state.saved = self._kv.new_handle()
         self._kv.queue(Save(leader.slot, state.saved))
-        self._forking.append(state)
+        self._queue_choices(state)
 
     def finish(self, sequence: Sequence) -> None:
         """Take a sequence out; its slot keeps what it holds until somebody else needs it."""
@@ -271,9 +285,8 @@ class Scheduler:
     def remove(self, state: RequestState) -> None:
         """Forget a request wherever it is: waiting, in prefill, decoding or partly started."""
         self.waiting.remove(state)
-        if state in self._forking:
-            state.unstarted.clear()
-            self._end_fork(state)
+        state.unstarted = []
+        self._queue_choices(state)
         for sequence in state.choices:
             self.finish(sequence)
 
@@ -282,7 +295,7 @@ class Scheduler:
         for sequence in list(self.running.values()):
             self.finish(sequence)
         self._whole.clear()
-        self._forking.clear()
+        self._branching.clear()
         self._kv.forget()
 
 
