@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from server.api.responses.call import ResponseCall
@@ -20,8 +21,17 @@ KIND = "response"
 MAX_CHAIN = 10_000
 """Responses that one may build on; a longer chain is a loop or a mistake."""
 
+
+class Kept(Struct):
+    """Of a stored response, what a conversation needs."""
+
+    previous_response_id: str | None
+    output: list[dict[str, Any]]
+
+
 _encoder = msgspec.json.Encoder()
-_json = msgspec.json.Decoder()
+_kept = msgspec.json.Decoder(Kept)
+_items = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 class History:
@@ -80,7 +90,7 @@ class History:
 
         Raises InvalidRequest where a response of the chain is not stored.
         """
-        chain: list[Document] = []
+        chain: list[list[dict[str, Any]]] = []
         id = request.previous_response_id
         while id is not None:
             document = await self._store.get(KIND, id)
@@ -90,11 +100,12 @@ class History:
                     loc=("body", "previous_response_id"),
                     code="previous_response_not_found",
                 )
-            chain.append(document)
-            id = _json.decode(document.body)["previous_response_id"]
+            kept = _kept.decode(document.body)
+            chain.append(_items.decode(document.input) + kept.output)
+            id = kept.previous_response_id
         conversation = Conversation()
-        for document in reversed(chain):
-            for item in (*_json.decode(document.input), *_json.decode(document.body)["output"]):
+        for items in reversed(chain):
+            for item in items:
                 conversation.add(item, ("body", "previous_response_id"))
         conversation.ignored.clear()
         return conversation
@@ -113,10 +124,9 @@ class History:
         found = Query(kind=KIND, metadata={str(id): ""}, limit=1)
         for listed in (await self._store.find(found)).documents:
             document = await self.get(listed.id)
-            items = (*_json.decode(document.input), *_json.decode(document.body)["output"])
-            for item in items:
+            for item in _items.decode(document.input) + _kept.decode(document.body).output:
                 if item["id"] == id:
-                    return dict(item)
+                    return item
         raise InvalidRequest(
             f"there is no stored item with the id {quote(id)}",
             loc=("body", "input", index, "id"),

@@ -85,8 +85,8 @@ class Conversation:
         """One item, found at `loc`. Raises InvalidRequest."""
         if not isinstance(item, dict):
             raise InvalidRequest(f"an item is an object, but this is {quote(item)}", loc=loc)
-        kind = item.get("type", "message")
-        if handler := self._handlers.get(kind):
+        kind = item.get("type") or "message"
+        if handler := self._handlers.get(str(kind)):
             handler(self, item, loc)
         elif kind in SHELL_CALLS:
             self._shell_call(item, loc)
@@ -200,7 +200,7 @@ def content_of(content: Any, loc: Loc) -> Any:
 
 
 def _part(part: Any, loc: Loc) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
+    kind = str(part.get("type")) if isinstance(part, dict) else None
     if kind in MEDIA_PARTS:
         raise UnsupportedField(f"{kind} parts are not supported here", loc=(*loc, "type"))
     if kind not in TEXT_PARTS:
@@ -208,6 +208,7 @@ def _part(part: Any, loc: Loc) -> str:
             f"a part must be of type input_text, output_text or refusal, but is {quote(kind)}",
             loc=(*loc, "type"),
         )
+    assert kind is not None
     return _text_field(part, TEXT_PARTS[kind], loc)
 
 

@@ -65,7 +65,7 @@ def _allowed(choice: Mapping[str, Any]) -> dict[str, Any]:
     listed = allowed.get("tools") if isinstance(allowed, Mapping) else None
     tools = [
         {"type": "function", "function": {"name": _name(tool)}}
-        for tool in listed or ()
+        for tool in (listed if isinstance(listed, list) else ())
         if isinstance(tool, Mapping) and tool.get("type") in ("function", "custom")
     ]
     mode = allowed.get("mode") if isinstance(allowed, Mapping) else None

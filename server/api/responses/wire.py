@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +64,8 @@ class Wire(Struct):
             return error
         message = str(error)
         for name, loc in RENAMED.items():
-            message = message.replace(name, field_path(loc))
+            # As a field that is spoken of, not as a word of the sentence.
+            message = re.sub(rf"\b{name}(?=[.\[]| must| is)", field_path(loc), message)
         return type(error)(message, loc=self._loc(error.loc), code=error.code)
 
     def _loc(self, loc: Loc) -> Loc:
