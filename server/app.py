@@ -65,7 +65,7 @@ def create_app(
 
     dispatcher = Dispatcher(models, config.keepalive)
     embedders = EmbeddingModels(models, dispatcher)
-    metrics = Metrics(models)
+    metrics = Metrics(models, restarts=len(record.crashes) if record is not None else 0)
     apis = (
         ChatCompletions(config, dispatcher, store),
         StoredCompletions(config, store),

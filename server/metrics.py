@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, cast
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -42,7 +42,8 @@ OTHER = "other"
 class Metrics:
     """One registry of its own; `observe` once a request, `render` once a scrape."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, restarts: int = 0) -> None:
+        """`restarts`: how many workers died before this one."""
         registry = self._registry = CollectorRegistry(auto_describe=False)
         self._routes: dict[object, str] = {}
         self._requests = Counter(
@@ -80,6 +81,7 @@ class Metrics:
         Info("ingle_build", "What is running.", registry=registry).info(
             {"python": platform.python_version(), "llama_cpp_python": _version("llama-cpp-python")}
         )
+        Gauge("ingle_worker_restarts", "Workers that died.", registry=registry).set(restarts)
         ProcessCollector(registry=registry)
         registry.register(_Engines(models))
 

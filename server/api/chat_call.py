@@ -54,6 +54,22 @@ def check_chat(wire: ChatCompletionRequest) -> None:
     top_logprobs(wire)
 
 
+async def count_prompt(wire: ChatCompletionRequest, model: ServedModel) -> int:
+    """Tokens of the prompt that `prepare_chat` would make. Raises InvalidRequest."""
+    check_chat(wire)
+    return len((await _prompt(wire, model, read_toolset(wire))).tokens)
+
+
+async def _prompt(
+    wire: ChatCompletionRequest, model: ServedModel, toolset: Toolset | None
+) -> conversation.Prompt:
+    tools = toolset.offered if toolset is not None else ()
+    kwargs = conversation.template_kwargs(wire)
+    return await conversation.prompt(
+        model, wire.messages, kwargs, tools, continues=bool(wire.continue_final_message)
+    )
+
+
 async def prepare_chat(
     wire: ChatCompletionRequest, model: ServedModel, config: ServerConfig, client: prepare.Client
 ) -> ChatCall:
@@ -61,10 +77,7 @@ async def prepare_chat(
     info = model.engine.info
     toolset = read_toolset(wire)
     tools = toolset.offered if toolset is not None else ()
-    kwargs = conversation.template_kwargs(wire)
-    prompt = await conversation.prompt(
-        model, wire.messages, kwargs, tools, continues=bool(wire.continue_final_message)
-    )
+    prompt = await _prompt(wire, model, toolset)
     output = await output_grammar(wire, model, toolset, prompt.text)
     id = f"chatcmpl-{uuid.uuid4().hex}"
     separate = wire.separate_reasoning is not False

@@ -6,8 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server import conversation
-from server.api.chat_call import check_chat, prepare_chat
+from server.api.chat_call import check_chat, count_prompt, prepare_chat
 from server.api.http import client_of, json_response, note, with_ignored
 from server.api.messages_answer import Answering, MessageEncoder, framing, message
 from server.api.messages_call import Translation, anthropic_paths, translate
@@ -20,7 +19,6 @@ from server.middleware import RequestLog
 from server.models import ServedModel
 from server.protocol.anthropic import CountTokensRequest, MessagesRequest
 from server.protocol.anthropic_answer import TokenCount
-from server.tools import read_toolset
 
 
 class Messages:
@@ -86,17 +84,6 @@ class Messages:
         translation = translate(wire)
         async with self._dispatcher.lease(wire.model) as model:
             with anthropic_paths(translation):
-                check_chat(translation.chat)
-                count = await _prompt_tokens(translation, model)
+                count = await count_prompt(translation.chat, model)
         note(request, model=model.name, prompt=count)
         return with_ignored(json_response(TokenCount(count)), [*ignored, *translation.ignored])
-
-
-async def _prompt_tokens(translation: Translation, model: ServedModel) -> int:
-    chat = translation.chat
-    toolset = read_toolset(chat)
-    tools = toolset.offered if toolset is not None else ()
-    kwargs = conversation.template_kwargs(chat)
-    continues = bool(chat.continue_final_message)
-    prompt = await conversation.prompt(model, chat.messages, kwargs, tools, continues=continues)
-    return len(prompt.tokens)

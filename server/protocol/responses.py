@@ -7,6 +7,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from server.protocol.chat_completions import Timings, TokenLogprob
+from server.protocol.options import LoraOption
 
 Json = dict[str, Any]
 
@@ -83,6 +84,7 @@ class ResponsesRequest(Struct, kw_only=True):
     reasoning_budget: int | None = None
     chat_template_kwargs: Json | None = None
     fallbacks: list[str] | None = None
+    lora: list[LoraOption] | None = None
 
 
 class OutputText(Struct, tag_field="type", tag="output_text", kw_only=True):
@@ -218,6 +220,12 @@ class ResponseObject(Struct, tag_field="object", tag="response", kw_only=True):
     metadata: dict[str, str]
     system_fingerprint: str
     timings: Timings | UnsetType = UNSET
+
+
+class InputTokens(Struct, tag_field="object", tag="response.input_tokens"):
+    """How many tokens a response would begin with."""
+
+    input_tokens: int
 
 
 class DeletedResponse(Struct, tag_field="object", tag="response"):

@@ -83,6 +83,7 @@ async def test_engines_are_read_when_they_are_asked(client: Client, engine: Fake
     assert found[key("kv_cache_usage_ratio", model=model)] == 0.25
     assert found[key("model_state", model=model, state="ready")] == 1
     assert found[key("model_state", model=model, state="failed")] == 0
+    assert found[key("worker_restarts")] == 0
 
 
 async def test_no_label_comes_from_a_client(client: Client) -> None:

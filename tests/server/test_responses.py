@@ -320,7 +320,7 @@ async def test_truncation_drops_the_oldest_turns_and_says_so(
     assert alone.status == 400
 
 
-def user_part(kind: str) -> list[Any]:
+def user_part(kind: Any) -> list[Any]:
     return [{"role": "user", "content": [{"type": kind}]}]
 
 
@@ -340,6 +340,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "input[0].content[0].text",
     ),
     ({"input": [{"type": "dream"}]}, "input[0].type"),
+    ({"input": [{"type": {}}]}, "input[0].type"),
+    ({"input": user_part([])}, "input[0].content[0].type"),
+    ({"tools": [WEATHER], "tool_choice": {"type": "allowed_tools", "tools": 5}}, "tool_choice"),
     ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0].call_id"),
     (
         {"input": [{"type": "function_call_output", "call_id": "c", "output": ""}]},
@@ -408,6 +411,18 @@ async def test_pages_of_input_items(client: Client, query: str, contents: str) -
     assert page["has_more"] is (contents == "ab")
     for bad in ("order=up", "limit=0", "limit=x", "after=msg_z"):
         assert (await client.get(f"{path}?{bad}")).status == 400
+
+
+async def test_input_tokens_are_counted(client: Client, engine: FakeEngine) -> None:
+    first = await created(client, input="One")
+    fields = {"input": "Two", "previous_response_id": first["id"], "tools": [WEATHER]}
+    counted = await client.post("/v1/responses/input_tokens", {"model": "fake-model", **fields})
+    body = counted.json()
+    assert body["object"] == "response.input_tokens"
+    assert body["input_tokens"] == (await created(client, **fields))["usage"]["input_tokens"]
+    assert len(engine.requests) == 2
+    bad = await client.post("/v1/responses/input_tokens", {"input": "x", "temperature": 3})
+    assert bad.json()["error"]["param"] == "temperature"
 
 
 async def test_too_long_is_told_with_both_counts(client: Client, engine: FakeEngine) -> None:

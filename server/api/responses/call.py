@@ -8,14 +8,13 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.errors import ContextLengthExceeded, RequestError
+from engine.errors import ContextLengthExceeded
 from server import prepare
 from server.api.chat_call import ChatCall, prepare_chat
 from server.api.responses.items import Turn
 from server.api.responses.truncation import longest_fitting
 from server.api.responses.wire import Wire
 from server.config import ServerConfig
-from server.errors import ApiError
 from server.models import ServedModel
 from server.protocol.responses import ResponseObject, ResponsesRequest
 
@@ -52,15 +51,13 @@ async def prepare_response(
     """
     id = f"resp_{uuid.uuid4().hex}"
     dropped = 0
-    try:
+    with wire.placing():
         try:
             chat = await prepare_chat(wire.chat, model, config, client)
         except ContextLengthExceeded:
             if request.truncation != "auto":
                 raise
             chat, dropped = await _truncated(wire, model, config, client)
-    except (ApiError, RequestError) as error:
-        raise wire.placed(error) from None
     chat = replace(chat, request=replace(chat.request, id=id))
     ignored = [*wire.ignored, *chat.ignored]
     ignored += [f"input ({dropped} oldest messages, by truncation)"] if dropped else []

@@ -85,7 +85,7 @@ class Conversation:
         """One item, found at `loc`. Raises InvalidRequest."""
         if not isinstance(item, dict):
             raise InvalidRequest(f"an item is an object, but this is {quote(item)}", loc=loc)
-        kind = item.get("type") or "message"
+        kind = "message" if item.get("type") is None else item["type"]
         if handler := self._handlers.get(str(kind)):
             handler(self, item, loc)
         elif kind in SHELL_CALLS:

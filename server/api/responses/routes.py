@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from engine.request import RequestDone, RequestFailed, TokenOutput
+from server.api.chat_call import count_prompt
 from server.api.http import client_of, json_response, note, with_ignored
 from server.api.responses.answer import Answer
 from server.api.responses.call import ResponseCall, prepare_response
@@ -23,7 +24,13 @@ from server.decode import JsonBody
 from server.dispatch import Admission, Asked, Attempt, Dispatcher, Submitted
 from server.errors import ApiError, InvalidRequest, UnsupportedField, quote
 from server.models import ServedModel
-from server.protocol.responses import DeletedResponse, ItemList, ResponseObject, ResponsesRequest
+from server.protocol.responses import (
+    DeletedResponse,
+    InputTokens,
+    ItemList,
+    ResponseObject,
+    ResponsesRequest,
+)
 from server.sse import EventSource
 from server.store import Store
 
@@ -49,6 +56,7 @@ class Responses:
             for prefix in ("/v1", "")
             for path, endpoint, method in (
                 ("/responses", self.create, "POST"),
+                ("/responses/input_tokens", self.count, "POST"),
                 (one, self.retrieve, "GET"),
                 (one, self.delete, "DELETE"),
                 (f"{one}/cancel", self.cancel, "POST"),
@@ -77,6 +85,17 @@ class Responses:
             response = await self._history.keep(call, response)
         request.scope["request_log"].outcome(done)
         return with_ignored(json_response(response), [*ignored, *call.ignored])
+
+    async def count(self, request: Request) -> Response:
+        """How many tokens the input of such a response has."""
+        body, ignored = await self._body.read(request, self._config.max_body_bytes)
+        await self._history.resolve(body)
+        wire = read_wire(body, await self._history.conversation(body))
+        async with self._dispatcher.lease(body.model) as model:
+            with wire.placing():
+                count = await count_prompt(wire.chat, model)
+        note(request, model=model.name, prompt=count)
+        return with_ignored(json_response(InputTokens(count)), [*ignored, *wire.ignored])
 
     def _preparing(
         self, request: Request, body: ResponsesRequest, wire: Wire, stores: bool

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -24,7 +25,7 @@ SHARED = (
     *("stop", "include_stop_str_in_output", "ignore_eos", "user", "safety_identifier"),
     *("prompt_cache_key", "prompt_cache_retention", "service_tier", "metadata"),
     *("context_length_exceeded_behavior", "enable_thinking", "reasoning_budget"),
-    "chat_template_kwargs",
+    *("chat_template_kwargs", "lora"),
 )
 """Fields that mean the same in both."""
 RENAMED: dict[str, Loc] = {
@@ -56,8 +57,15 @@ class Wire(Struct):
     encrypted: bool
     """Thoughts are to come sealed too."""
 
-    def placed(self, error: Exception) -> Exception:
-        """The error, with the fields of a chat completion called by their names here."""
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Errors about the chat completion become errors about the request."""
+        try:
+            yield
+        except (ApiError, RequestError) as error:
+            raise self._placed(error) from None
+
+    def _placed(self, error: Exception) -> Exception:
         if isinstance(error, RequestError) and error.param is not None:
             error.param = field_path(RENAMED.get(error.param, (error.param,)))
         if not isinstance(error, ApiError) or len(error.loc) < 2 or error.loc[0] != "body":
@@ -76,6 +84,8 @@ class Wire(Struct):
                 return ("body", "tools", self.tools.places[index], *rest)
             case ("body", "tools", int(index), *rest):
                 return ("body", "tools", self.tools.places[index], *rest)
+            case ("body", "tool_choice", "allowed_tools"):
+                return ("body", "tool_choice")
             case ("body", str(name), *rest) if name in RENAMED:
                 return ("body", *RENAMED[name], *rest)
         return loc
@@ -119,10 +129,8 @@ def read_wire(request: ResponsesRequest, conversation: Conversation) -> Wire:
         summary=_summary(request),
         encrypted=ENCRYPTED in (request.include or ()),
     )
-    try:
+    with wire.placing():
         prepare.check(wire.chat)
-    except InvalidRequest as error:
-        raise wire.placed(error) from None
     return wire
 
 
