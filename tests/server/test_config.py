@@ -19,6 +19,7 @@ from server.config import (
 from server.hub import HubSource
 from server.options import BY_NAME, OPTIONS
 from server.prepare import RANGES
+from server.sources import read_models_file
 
 
 @pytest.fixture
@@ -397,3 +398,13 @@ def test_misspelt_variables_are_pointed_out_and_strangers_are_not():
     assert misspelt_variables(environ) == [
         "INGLE_THREAD is no setting; did you mean INGLE_THREADS?"
     ]
+
+
+def test_the_readmes_example_has_every_key_of_a_model(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    example = readme.partition("### Many models")[2].partition("```toml\n")[2].partition("```")[0]
+    path = tmp_path / "models.toml"
+    path.write_text(example)
+    models = read_models_file(path).models
+    shown = {key for model in models.values() for key in model}
+    assert shown == {option.name for option in OPTIONS if option.scope != "server"}
