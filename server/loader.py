@@ -113,7 +113,7 @@ class Loader:
         header = self.headers.read(model.settings.path)
         check_memory(header, model.settings)
         found = self._probe(model, header) if self._config.probe else None
-        settings = found.apply(model.settings) if found else unprobed(model.settings)
+        settings = found.apply(model.settings) if found else unprobed(model.settings, header.task)
         self._show(model, "loading", 0.0)
         load = engine_class(header.task).load
         engine = load(settings, lambda done: self._show(model, "loading", done))
@@ -151,9 +151,10 @@ def engine_class(task: Task) -> type[AnyEngine]:
     return EmbeddingEngine
 
 
-def unprobed(settings: ModelSettings) -> ModelSettings:
-    """Defaults that are never bad: flash attention only pays where a GPU does the work."""
+def unprobed(settings: ModelSettings, task: Task = "generate") -> ModelSettings:
+    """Defaults that are never bad: flash attention pays where a GPU does the work, and where
+    passes are long, as those of embedding models are."""
     if settings.flash_attention is not None:
         return settings
     on_gpu = settings.n_gpu_layers != 0 and has_gpu_library()
-    return replace(settings, flash_attention=on_gpu)
+    return replace(settings, flash_attention=on_gpu or task != "generate")

@@ -61,7 +61,8 @@ class EmbeddingModel(Model):
             threads=settings.threads or physical_cores(),
             batch_size=size,
             ubatch_size=pack,
-            flash_attention=bool(settings.flash_attention),
+            # Long passes are several times faster with it, on a CPU too.
+            flash_attention=settings.flash_attention is not False,
         )
 
     def _context_params(self, settings: ModelSettings) -> Any:

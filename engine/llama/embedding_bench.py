@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from msgspec.structs import replace
@@ -22,13 +23,14 @@ def measure_embedding(settings: ModelSettings, budget: float) -> Choice:
     """
     chosen = settings.flash_attention
     seconds: dict[bool, float] = {}
-    kinds = (False, True) if chosen is None and budget else (bool(chosen),)
+    kinds = (True, False)[: 2 if budget else 1] if chosen is None else (chosen,)
     deadline = time.monotonic() + budget
     for flash in kinds:
         if seconds and time.monotonic() > deadline:
             break
         seconds[flash] = _seconds(replace(settings, flash_attention=flash), budget)
-    flash = seconds.get(True, float("inf")) < NOTICEABLE * seconds.get(False, float("inf"))
+    without = seconds.get(False, math.inf)
+    flash = not without < NOTICEABLE * seconds.get(True, math.inf)
     threads = settings.threads or physical_cores()
     return Choice(flash, threads, settings.ubatch_size or PACK_TOKENS, {})
 

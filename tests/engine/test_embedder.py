@@ -130,7 +130,7 @@ def test_the_probe_tries_an_embedding_model(tmp_path: Path, budget: float) -> No
     settings = ModelSettings(path=path, threads=1)
     choice = run_child(settings, budget, 60, lambda step, fraction: None)
     assert choice.threads == 1
-    assert choice.flash_attention in ((False,) if not budget else (False, True))
+    assert choice.flash_attention in ((True,) if not budget else (False, True))
 
 
 def test_the_probe_refuses_an_encoder_without_pooling(tmp_path: Path) -> None:
