@@ -4,9 +4,11 @@ from __future__ import annotations
 
 
 class StepCosts:
-    """Running averages of a decode step and of one prompt token, in seconds."""
+    """Running averages of a decode step and of one prompt token, in seconds. What gets dearer, as
+    prompts do with their depth, is believed sooner than what gets cheaper: a stall hurts more than
+    a small step."""
 
-    _WEIGHT = 0.2
+    _DEARER, _CHEAPER = 0.5, 0.2
 
     def __init__(self) -> None:
         self._decode: float | None = None
@@ -23,7 +25,10 @@ class StepCosts:
             self._prompt_token = self._blend(self._prompt_token, max(rest, 0.0) / n_prompt)
 
     def _blend(self, average: float | None, value: float) -> float:
-        return value if average is None else average + self._WEIGHT * (value - average)
+        if average is None:
+            return value
+        weight = self._DEARER if value > average else self._CHEAPER
+        return average + weight * (value - average)
 
     @property
     def prompt_token(self) -> float | None:
@@ -61,8 +66,12 @@ class SourceCosts:
     def _blend(self, average: float | None, value: float) -> float:
         return value if average is None else average + self._WEIGHT * (value - average)
 
+    def copying(self, n_bytes: int) -> float:
+        """Seconds to save or restore so many bytes; 0 while none were."""
+        return n_bytes * (self._copied_byte or 0.0)
+
     def pays(self, n_tokens: int, *, copied: int, read: int = 0) -> bool:
         """Whether `n_tokens` are computed in more time than it takes to copy and read so many
         bytes; what was never measured counts as free."""
-        seconds = copied * (self._copied_byte or 0.0) + read * (self._read_byte or 0.0)
+        seconds = self.copying(copied) + read * (self._read_byte or 0.0)
         return self.prompt_token is None or n_tokens * self.prompt_token > seconds

@@ -402,6 +402,10 @@ class KVCache:
         self._floors.pop(slot, None)
         return Held([])
 
+    def copy_seconds(self, n_tokens: int) -> float:
+        """How long it takes to restore so many tokens, as far as is known."""
+        return self._costs.copying(self._copies.size_of(n_tokens)) if n_tokens else 0.0
+
     def new_handle(self) -> int:
         """A number for a copy outside the cache, such as a fork's."""
         return self._copies.new_handle()

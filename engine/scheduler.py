@@ -75,6 +75,8 @@ class Scheduler:
         self._whole: list[Sequence] = []
         self._deterministic = deterministic
         self._alignment = CHUNK if deterministic else PROMPT_ALIGNMENT
+        self._copying = 0.0
+        """Seconds that the copies of this step will take."""
         self._branching: set[RequestState] = set()
         """Admitted, but not with all their choices."""
         self._turns = LoraTurns()
@@ -90,13 +92,16 @@ class Scheduler:
 
     def admit(self) -> Iterator[Sequence]:
         """Give free slots to who is next in line. Yields further choices of a request whose prompt
-        is computed: each can draw its first token, and may be over with it."""
+        is computed: each can draw its first token, and may be over with it. While anyone decodes
+        the copies of one step are bounded by `max_stall`, but for one."""
         self._kv.poll()
-        while self._kv.n_idle:
+        self._copying = 0.0
+        while self._kv.n_idle and (self._copying < self._max_stall or not self._anyone_decodes()):
             state = self.waiting.pop(self._can_start)
             if state is None:
                 return
             if state.saved is not None:
+                self._copying += self._kv.copy_seconds(len(state.request.prompt))
                 yield self._start_choice(state, state.saved)
                 self._queue_choices(state)
                 continue
@@ -105,6 +110,10 @@ class Scheduler:
             if state.unstarted:
                 self._branching.add(state)
             self._place(state)
+            self._copying += self._kv.copy_seconds(state.cached_tokens)
+
+    def _anyone_decodes(self) -> bool:
+        return any(each.decoding for each in self.running.values())
 
     def _start_choice(self, state: RequestState, saved: int) -> Sequence:
         sequence = state.unstarted.pop(0)
@@ -132,8 +141,7 @@ class Scheduler:
         lora, active = self._whose_turn()
         decoding = [each for each in active if each.decoding]
         shares = self._decode_shares(decoding)
-        others = sum(each.decoding for each in self.running.values()) - len(decoding)
-        budget = self._prompt_budget(sum(shares.values()), stalls=bool(decoding or others))
+        budget = self._prompt_budget(sum(shares.values()), stalls=self._anyone_decodes())
         # Every other sequence may want one row.
         rows = self._max_rows - (len(active) - 1)
         prompts = (each for each in active if not each.decoding)
@@ -241,7 +249,9 @@ class Scheduler:
         for a token (`stalls`), only that someone who hangs up is noticed bounds it."""
         room = self._batch_size - (0 if self._deterministic else n_decode)
         stall = self._max_stall if stalls else max(self._max_stall, LONGEST_STEP)
-        due = self.costs.affordable(stall, default=(4 if stalls else 16) * PROMPT_ALIGNMENT)
+        # Of a machine that is not known yet, the least that tells how fast it is.
+        default = PROMPT_ALIGNMENT if stalls else 16 * PROMPT_ALIGNMENT
+        due = self.costs.affordable(stall - self._copying, default)
         due = min(due, self._ubatch_size, room) // self._alignment * self._alignment
         # Alone, no fewer rows than flash attention's fast path needs.
         least = self._alignment if stalls else max(self._alignment, 4 * PROMPT_ALIGNMENT)

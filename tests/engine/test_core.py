@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from engine.batch import Clear, Restore, Save
+from engine.batch import Clear, CopyReport, Restore, Save
 from engine.errors import InvalidGrammar, NoTokenPossible
 from engine.request import (
     Priority,
@@ -88,6 +88,36 @@ def test_a_slow_model_looks_at_its_inbox_every_second() -> None:
     core.scheduler.costs.observe(400.0, 0, 400)
     harness.step()
     assert core.scheduler.running[0].n_computed == 96 + 64
+
+
+def test_an_unknown_machine_is_asked_for_little_while_anyone_decodes() -> None:
+    runner = FakeRunner()
+    harness = Harness(make_core(runner))
+    harness.add(request("stream", [1], 60))
+    harness.step()
+    harness.add(request("long", [2] * 200, 1))
+    harness.step()
+    assert runner.batches[-1].n_tokens == 1 + 16
+
+
+def test_choices_start_a_few_at_a_time_where_copies_are_slow() -> None:
+    """Each takes longer than `max_stall`, so beside a running stream one starts per step."""
+    runner = FakeRunner(slots=8)
+    harness = Harness(make_core(runner))
+    harness.add(request("stream", [1], 60, user="other"))
+    harness.step()
+    report = CopyReport(n_bytes=1, seconds=1.0)
+    harness.core._kv.learn(report)
+    many = harness.add(request("many", [5, 6, 7], 40, n=6))
+    harness.step()
+    started = []
+    while len(many.texts) < 6:
+        before = len(many.texts)
+        harness.step()
+        started.append(len(many.texts) - before)
+    assert set(started) == {1}
+    harness.run()
+    assert many.texts == dict.fromkeys(range(6), continuation([5, 6, 7], 40))
 
 
 def test_prompts_are_served_in_order_of_arrival_not_of_slots() -> None:
