@@ -11,7 +11,11 @@ class ThoughtLimit:
 
     def __init__(self, budget: ThoughtBudget) -> None:
         self._budget = budget
-        self._text = ""
+        self._lead = ""
+        """The text so far, without space before it, until it is known whether a thought opens."""
+        self._begun = not budget.open
+        self._tail = ""
+        """The end of the text, in which the marker may have begun."""
         self._spent = 0
         self._closing = list(budget.close)
         self._open = True
@@ -25,15 +29,22 @@ class ThoughtLimit:
 
     def _is_spent(self) -> bool:
         # Before its opening marker is complete nobody knows whether there is a thought at all.
-        begun = self._text.lstrip().startswith(self._budget.open)
-        return self._open and begun and self._spent >= self._budget.tokens
+        return self._open and self._begun and self._spent >= self._budget.tokens
 
     def push(self, text: str) -> None:
         """A token with this text has come."""
         if not self._open:
             return
-        self._text += text
         self._spent += 1
-        begins = self._text.lstrip()[: len(self._budget.open)]
-        if not self._budget.open.startswith(begins) or self._budget.marker in self._text:
+        if not self._begun:
+            self._begin(text)
+        self._tail += text
+        if self._budget.marker in self._tail:
             self._open = False
+        keep = len(self._budget.marker) - 1
+        self._tail = self._tail[-keep:] if keep else ""
+
+    def _begin(self, text: str) -> None:
+        self._lead = (self._lead + text).lstrip()
+        self._begun = self._lead.startswith(self._budget.open)
+        self._open = self._begun or self._budget.open.startswith(self._lead)

@@ -64,6 +64,7 @@ CHOICES = {
 LOGIT_BIAS = Range(-100, 100)
 LORA_SCALE = Range(-100, 100)
 MAX_STOPS = 16
+MAX_STOP_LENGTH = 1024
 METADATA_KEYS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
 
 NEUTRAL = SamplingParams()
@@ -191,16 +192,22 @@ def logit_bias(wire: dict[str, float], n_vocab: int) -> dict[int, float]:
 
 
 def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
-    """At most `MAX_STOPS` strings, none of them empty."""
+    """At most `MAX_STOPS` strings, none empty or longer than `MAX_STOP_LENGTH` characters: text
+    that could be the beginning of one is compared again with each token."""
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     if len(stops) > MAX_STOPS:
         raise InvalidRequest(
             f"stop takes at most {MAX_STOPS} strings, but has {len(stops)}", loc=("body", "stop")
         )
     for index, string in enumerate(stops):
+        loc = ("body", "stop") if isinstance(stop, str) else ("body", "stop", index)
         if not string:
-            loc = ("body", "stop") if isinstance(stop, str) else ("body", "stop", index)
             raise InvalidRequest("a stop string must not be empty", loc=loc)
+        if len(string) > MAX_STOP_LENGTH:
+            raise InvalidRequest(
+                f"a stop string has at most {MAX_STOP_LENGTH} characters, not {len(string)}",
+                loc=loc,
+            )
     return stops
 
 

@@ -108,6 +108,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], list[str | int]]] = [
     ({"stop": ""}, ["stop"]),
     ({"stop": ["a", ""]}, ["stop", 1]),
     ({"stop": ["a"] * 17}, ["stop"]),
+    ({"stop": ["a", "b" * 1025]}, ["stop", 1]),
     ({"logit_bias": {"abc": 1}}, ["logit_bias", "abc"]),
     ({"logit_bias": {"-1": 1}}, ["logit_bias", "-1"]),
     ({"logit_bias": {str(0x110000): 1}}, ["logit_bias", str(0x110000)]),
