@@ -12,6 +12,7 @@ import pytest
 from engine.errors import EngineUnavailable, QueueFull, StepFailed
 from engine.request import FinishReason
 from engine.settings import ModelSettings
+from server.api.messages_answer import framing
 from server.api.messages_input import KEPT_THOUGHT
 from server.config import ModelConfig, ServerConfig
 from tests.server.asgi import Client, Exchange
@@ -381,6 +382,14 @@ class TestErrors:
         assert name == "error"
         assert data["error"]["type"] == "api_error"
         assert data["request_id"]
+
+    async def test_a_model_that_does_not_load_ends_a_stream_that_has_begun(self) -> None:
+        words = framing("req_1")
+        assert words.keepalive == b'event: ping\ndata: {"type":"ping"}\n\n'
+        name, data = words.error(EngineUnavailable("failed")).decode().strip().split("\n")
+        assert name == "event: error"
+        body = json.loads(data.removeprefix("data: "))
+        assert (body["error"]["type"], body["request_id"]) == ("overloaded_error", "req_1")
 
     async def test_other_routes_keep_openais_shape(self, client: Client) -> None:
         response = await client.chat(messages=[])
