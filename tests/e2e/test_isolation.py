@@ -8,7 +8,12 @@ of different size; so the distributions are compared, at every step that both ru
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import os
+import random
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +21,9 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionTokenLogprob
 
 from tests.e2e.chat import MODEL
+from tests.e2e.server_process import ServerProcess
+
+log = logging.getLogger(__name__)
 
 pytestmark = pytest.mark.anyio
 
@@ -27,17 +35,17 @@ TOLERANCE = 0.1
 Answer = list[ChatCompletionTokenLogprob]
 
 
-def prompt_of(index: int) -> list[Any]:
+def prompt_of(index: int, fillers: int | None = None) -> list[Any]:
     """Prompts of different lengths, alike but for the secret."""
-    filler = "Listen carefully. " * (index % 3)
+    filler = "Listen carefully. " * (index % 3 if fillers is None else fillers)
     text = f"{filler}The password is {SECRETS[index]}. Repeat: what is the password?"
     return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
 
 
-async def answer_of(client: AsyncOpenAI, index: int) -> Answer:
+async def answer_of(client: AsyncOpenAI, index: int, fillers: int | None = None) -> Answer:
     completion = await client.chat.completions.create(
         model=MODEL,
-        messages=prompt_of(index),
+        messages=prompt_of(index, fillers),
         max_tokens=TOKENS,
         temperature=0,
         logprobs=True,
@@ -106,3 +114,71 @@ async def test_no_answer_carries_anothers_context(async_client: AsyncOpenAI) -> 
         apart = [distance(a, b) for a, b in zip(alone[index], alone[index - 3], strict=True)]
         assert max(apart) > TOLERANCE
     assert sum(SECRETS[index] in text_of(alone[index]) for index in everyone) >= len(SECRETS) / 2
+
+
+CLIENTS = 16
+FILLERS = (0, 2, 12, 30, 60)
+
+
+class Crowd:
+    """Clients that ask, hang up while they are answered, and hang up while their prompt is read."""
+
+    def __init__(self, client: AsyncOpenAI, alone: dict[tuple[int, int], Answer]) -> None:
+        self._client = client
+        self._alone = alone
+        self.worst = 0.0
+        self.asked = self.left = 0
+
+    async def visit(self, number: int, until: float) -> None:
+        rng = random.Random(number)
+        while time.monotonic() < until:
+            index, fillers = rng.randrange(len(SECRETS)), rng.choice(FILLERS)
+            what = rng.random()
+            if what < 0.6:
+                self._check(await answer_of(self._client, index, fillers), index, fillers)
+                self.asked += 1
+                continue
+            self.left += 1
+            if what < 0.8:
+                await disturb(self._client, rng.randrange(30))
+            else:
+                await self._leave_in_prefill(rng)
+
+    async def _leave_in_prefill(self, rng: random.Random) -> None:
+        words = " ".join(rng.choice(SECRETS) for _ in range(rng.randrange(50, 250)))
+        request = self._client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": words}], max_tokens=50
+        )
+        task = asyncio.ensure_future(request)
+        await asyncio.wait([task], timeout=rng.random() / 2)
+        task.cancel()
+
+    def _check(self, answer: Answer, index: int, fillers: int) -> None:
+        expected = self._alone[index, fillers]
+        for step in range(shared_steps(expected, answer)):
+            self.worst = max(self.worst, distance(expected[step], answer[step]))
+        for other, secret in enumerate(SECRETS):
+            if other != index and secret not in text_of(expected):
+                assert secret not in text_of(answer)
+
+
+@pytest.mark.skipif(not os.environ.get("INGLE_LONG"), reason="takes minutes: set INGLE_LONG")
+async def test_a_crowd_for_minutes(tmp_path: Path) -> None:
+    """Sixteen clients on four slots, with so little host memory that prefixes go to disk and
+    come back all the time."""
+    flags = "--parallel 4 --context 1024 --prefix-cache-mib 40"
+    directory = ("--prefix-cache-dir", str(tmp_path))
+    with ServerProcess([*flags.split(), *directory]) as server:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="none", max_retries=0) as client:
+            alone = {
+                (index, fillers): await answer_of(client, index, fillers)
+                for index in range(len(SECRETS))
+                for fillers in FILLERS
+            }
+            crowd = Crowd(client, alone)
+            until = time.monotonic() + float(os.environ.get("INGLE_LONG_SECONDS", "180"))
+            await asyncio.gather(*(crowd.visit(number, until) for number in range(CLIENTS)))
+    log.info("%d answers, %d left, %.3f apart at most", crowd.asked, crowd.left, crowd.worst)
+    assert crowd.worst < TOLERANCE
+    assert crowd.asked > CLIENTS
+    assert list(tmp_path.glob("*/*.prefix"))
