@@ -28,7 +28,7 @@ from server.packages import GGUFNotFound, find_gguf
 log = logging.getLogger(__name__)
 
 LONG = bool(os.environ.get("INGLE_LONG"))
-CONVERSATIONS = 200 if LONG else 12
+CONVERSATIONS = int(os.environ.get("INGLE_LONG_CONVERSATIONS", "200")) if LONG else 12
 BOUND = 0.8
 """Of a log probability: a row computed alone moves logits by 0.43 (see the benchmarks' page), and
 reused answers by 0.35 at most here."""
