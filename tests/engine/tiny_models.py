@@ -34,17 +34,26 @@ def write(path: Path, kind: str, pooling: gguf.PoolingType | None = None) -> Pat
     return path
 
 
-def write_lora(path: Path, seed: int, architecture: str = "llama") -> Path:
-    """Write an adapter of rank 2 for the attention model, strong enough to change its answers."""
-    writer = gguf.GGUFWriter(path, architecture)
+def write_lora(
+    path: Path,
+    seed: int,
+    *,
+    layers: int = LAYERS,
+    n_in: int = EMBEDDING,
+    n_out: int = EMBEDDING,
+    strength: float = 1.0,
+) -> Path:
+    """Write an adapter of rank 2 for the attention model, or for the values of any llama."""
+    writer = gguf.GGUFWriter(path, "llama")
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", 2.0)
     rng = np.random.default_rng(seed)
-    for layer in range(LAYERS):
+    for layer in range(layers):
         name = f"blk.{layer}.attn_v.weight"
-        writer.add_tensor(f"{name}.lora_a", rng.normal(0, 1, (2, EMBEDDING)).astype(np.float32))
-        writer.add_tensor(f"{name}.lora_b", rng.normal(0, 1, (EMBEDDING, 2)).astype(np.float32))
+        for suffix, shape in (("lora_a", (2, n_in)), ("lora_b", (n_out, 2))):
+            tensor = rng.normal(0, strength, shape).astype(np.float32)
+            writer.add_tensor(f"{name}.{suffix}", tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
