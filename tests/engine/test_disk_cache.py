@@ -22,6 +22,8 @@ from engine.request import LoraScale, Request, RequestDone, SamplingParams, Toke
 from engine.settings import ModelSettings
 from tests.engine.fakes import FakeRunner, Harness, continuation, make_core
 
+pytestmark = pytest.mark.usefixtures("copying_pays")
+
 TOKENS = [i % 60 + 1 for i in range(100)]
 OTHER = [i % 50 + 7 for i in range(100)]
 DATA = bytes(range(256)) * 4

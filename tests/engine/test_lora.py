@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.costs import SourceCosts
 from engine.engine import Engine
 from engine.errors import InvalidLora, InvalidModelFile
 from engine.kv_cache import KVCache
@@ -21,16 +20,12 @@ from engine.settings import LoraAdapter, ModelSettings
 from tests.engine.fakes import FakeRunner, make_core
 from tests.engine.tiny_models import write, write_lora
 
+pytestmark = pytest.mark.usefixtures("copying_pays")
+
 RED, BLUE = (LoraScale("red"),), (LoraScale("blue"),)
 PROMPT = [3 + i * 7 % 250 for i in range(80)]
 
 Ask = Callable[..., Coroutine[None, None, tuple[list[int], int]]]
-
-
-@pytest.fixture(autouse=True)
-def copying_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny models compute faster than anything is copied, or not, as the machine likes."""
-    monkeypatch.setattr(SourceCosts, "pays", lambda *_, **__: True)
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.costs import SourceCosts
 from engine.engine import Engine
 from engine.request import Request, RequestDone, SamplingParams, TokenOutput
 from engine.settings import ModelSettings
 from tests.engine.tiny_models import KINDS, write
 
+pytestmark = pytest.mark.usefixtures("copying_pays")
+
 GREEDY = SamplingParams(temperature=0)
-
-
-@pytest.fixture(autouse=True)
-def copying_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny models compute faster than anything is copied, or not, as the machine likes."""
-    monkeypatch.setattr(SourceCosts, "pays", lambda *_, **__: True)
 
 
 @pytest.fixture(scope="module", params=KINDS)
