@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from engine.settings import ModelSettings
 from server.addresses import host_name, is_loopback
 from server.config import ModelConfig, ServerConfig
 from server.security import Hosts, Origins
+from server.startup import StartError, bind, check_exposure
 from tests.server.asgi import Client, chat_body
 from tests.server.fakes import FakeEngine
 
@@ -189,3 +191,25 @@ def test_what_others_may_reach(host: str) -> None:
 
 def test_host_names() -> None:
     assert [host_name(h) for h in ("a:1", "a", "[::1]:1", "[::1]")] == ["a", "a", "::1", "::1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "fields", "refused"),
+    [
+        ("127.0.0.1", {}, False),
+        ("0.0.0.0", {}, True),
+        ("0.0.0.0", {"api_keys": ("k",)}, False),
+        ("0.0.0.0", {"allow_unauthenticated": True}, False),
+    ],
+)
+def test_the_network_needs_a_key_or_a_second_word(
+    host: str, fields: dict[str, Any], refused: bool
+) -> None:
+    with bind(host, 0) as listener:
+        config = ServerConfig(models=(MODEL,), host=host, **fields)
+        if not refused:
+            check_exposure(config, listener)
+            return
+        with pytest.raises(StartError, match="--allow-unauthenticated"):
+            check_exposure(config, listener)
+        assert listener.fileno() == -1
