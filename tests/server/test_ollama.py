@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -12,19 +11,13 @@ import pytest
 
 from engine.errors import QueueFull, StepFailed
 from engine.llama.tokenizer import InfillTokens
-from engine.request import FinishReason, SamplingParams
-from server.api.ollama.body import seconds_of, tagged
-from server.app import create_app
-from server.config import ServerConfig
-from server.errors import InvalidRequest
-from server.models import Models
-from tests.server.asgi import Client, Exchange
-from tests.server.conftest import MODEL
+from engine.request import FinishReason
+from tests.server.asgi import Client
 from tests.server.fakes import INFO, FakeEngine, answer, failure
+from tests.server.ollama_requests import HI, chat, generate, lines, said
 
 pytestmark = pytest.mark.anyio
 
-HI = [{"role": "user", "content": "Hi"}]
 TOOL = {
     "type": "function",
     "function": {
@@ -37,26 +30,6 @@ TOOL = {
     },
 }
 CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n</tool_call>'
-
-
-async def chat(client: Client, **fields: Any) -> Exchange:
-    body = {"model": "fake-model", "messages": HI, "stream": False} | fields
-    return await client.post("/api/chat", body)
-
-
-async def generate(client: Client, **fields: Any) -> Exchange:
-    body = {"model": "fake-model", "prompt": "Hi", "stream": False} | fields
-    return await client.post("/api/generate", body)
-
-
-def lines(exchange: Exchange) -> list[Any]:
-    assert exchange.headers["content-type"].startswith("application/x-ndjson")
-    assert exchange.body.endswith(b"\n")
-    return [json.loads(line) for line in exchange.body.splitlines()]
-
-
-def said(lines: list[Any], field: str = "content") -> str:
-    return "".join(line["message"].get(field, "") for line in lines)
 
 
 class TestAnswers:
@@ -195,82 +168,6 @@ class TestThoughts:
         assert "<think>\nDeep.\n</think>" in engine.tokenizer.decode(engine.requests[0].prompt)
 
 
-class TestOptions:
-    async def test_what_they_become(self, client: Client, engine: FakeEngine) -> None:
-        options = {
-            "num_predict": 7,
-            "temperature": 0.3,
-            "top_k": 5,
-            "top_p": 0.5,
-            "min_p": 0.1,
-            "seed": 9,
-            "stop": ["x"],
-            "repeat_penalty": 1.3,
-            "presence_penalty": 0.4,
-            "frequency_penalty": 0.2,
-        }
-        response = await chat(client, options=options)
-        assert "x-ignored-params" not in response.headers
-        [request] = engine.requests
-        sampling = request.sampling
-        assert (request.max_tokens, request.stop, sampling.seed) == (7, ("x",), 9)
-        assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.3, 5, 0.5)
-        assert (sampling.min_p, sampling.repetition_penalty) == (0.1, 1.3)
-        assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.4, 0.2)
-
-    async def test_ollamas_defaults(self, client: Client, engine: FakeEngine) -> None:
-        await chat(client, options={"num_predict": -1, "repeat_penalty": 1.5, "repeat_last_n": 0})
-        sampling = engine.requests[0].sampling
-        assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.8, 40, 0.9)
-        assert sampling.repetition_penalty == 1
-        assert engine.requests[0].max_tokens == INFO.context - len(engine.requests[0].prompt)
-
-    async def test_what_models_toml_says_comes_before_them(self) -> None:
-        own = SamplingParams(temperature=0.3, top_k=7)
-        model = msgspec.structs.replace(MODEL, sampling=own)
-        config, engine = ServerConfig(models=(model,)), FakeEngine()
-        models = Models(config.models, lambda model, progress: engine)  # type: ignore[arg-type,return-value]
-        app = create_app(config, models)
-        async with app.router.lifespan_context(app):
-            await models.wait_loaded()
-            await chat(Client(app), options={"top_k": 9})
-            await generate(Client(app), raw=True)
-        first, second = (request.sampling for request in engine.requests)
-        assert (first.temperature, first.top_k, first.top_p) == (0.3, 9, 0.9)
-        assert (second.temperature, second.top_k, second.top_p) == (0.3, 7, 0.9)
-
-    async def test_num_ctx_is_a_limit(self, client: Client, engine: FakeEngine) -> None:
-        await chat(client, options={"num_ctx": 100})
-        assert engine.requests[0].max_tokens == 100 - len(engine.requests[0].prompt)
-        wide = await chat(client, options={"num_ctx": 100_000})
-        assert wide.headers["x-ignored-params"] == "options.num_ctx"
-        small = await chat(client, options={"num_ctx": 5})
-        assert small.status == 400
-        assert "5 tokens" in small.json()["error"]
-
-    async def test_what_has_no_effect_is_listed(self, client: Client) -> None:
-        response = await chat(
-            client,
-            nonsense=1,
-            options={"num_gpu": 1, "mirostat": 0, "num_thread": 2, "repeat_last_n": 64, "f": 1},
-        )
-        assert sorted(response.headers["x-ignored-params"].split(", ")) == [
-            "nonsense",
-            "options.f",
-            "options.num_gpu",
-            "options.num_thread",
-            "options.repeat_last_n",
-        ]
-
-    @pytest.mark.parametrize("form", ["json", {"type": "object"}])
-    @pytest.mark.parametrize("ask", [chat, generate])
-    async def test_format(self, client: Client, engine: FakeEngine, form: Any, ask: Any) -> None:
-        assert (await ask(client, format=form)).status == 200
-        assert engine.requests[0].grammar is not None
-        await ask(client, format="")
-        assert engine.requests[1].grammar is None
-
-
 @pytest.mark.parametrize(
     ("fields", "place"),
     [
@@ -348,105 +245,6 @@ async def test_hanging_up_cancels(client: Client, engine: FakeEngine) -> None:
     await engine.submitted.wait()
     await exchange.hang_up()
     assert engine.cancelled == [engine.requests[0].id]
-
-
-async def test_without_a_prompt_the_model_is_loaded(client: Client, engine: FakeEngine) -> None:
-    body = (await client.post("/api/generate", {"model": "fake-model"})).json()
-    assert (body["done"], body["done_reason"], body["response"]) == (True, "load", "")
-    body = (await chat(client, messages=[])).json()
-    assert (body["done_reason"], body["message"]["content"]) == ("load", "")
-    assert not engine.requests and not engine.closed
-
-
-async def test_keep_alive_zero_unloads(client: Client, engine: FakeEngine) -> None:
-    body = (await generate(client, prompt="", keep_alive=0)).json()
-    assert body["done_reason"] == "unload"
-    for _ in range(1000):
-        if (await client.get("/api/ps")).json()["models"] == []:
-            break
-    assert (await client.get("/api/ps")).json() == {"models": []}
-    assert engine.closed
-
-
-@pytest.mark.parametrize(
-    ("given", "seconds"),
-    [
-        (None, None),
-        (0, 0),
-        (-1, math.inf),
-        (2.5, 2.5),
-        ("90", 90),
-        ("10m", 600),
-        ("1h30m", 5400),
-        ("-1m", math.inf),
-        ("500ms", 0.5),
-    ],
-)
-def test_keep_alive(given: Any, seconds: float | None) -> None:
-    assert seconds_of(given) == seconds
-
-
-@pytest.mark.parametrize("given", ["", "m", "10 m", "10x", "1h-3m"])
-def test_no_keep_alive(given: str) -> None:
-    if not given:
-        assert seconds_of(given) is None
-        return
-    with pytest.raises(InvalidRequest, match="keep_alive"):
-        seconds_of(given)
-
-
-def test_names_have_tags() -> None:
-    assert [tagged(name) for name in ("a", "a:7b", "host:80/a")] == [
-        "a:latest",
-        "a:7b",
-        "host:80/a:latest",
-    ]
-
-
-class TestListing:
-    async def test_root_and_version(self, client: Client) -> None:
-        for method in ("GET", "HEAD"):
-            assert (await client.request(method, "/")).status == 200
-        assert (await client.get("/")).body == b"Ollama is running"
-        assert (await client.get("/api/version")).json()["version"].count(".") == 2
-
-    async def test_tags_and_running(self, client: Client) -> None:
-        [listed] = (await client.get("/api/tags")).json()["models"]
-        assert listed["name"] == listed["model"] == "fake-model:latest"
-        assert len(listed["digest"]) == 64
-        [running] = (await client.get("/api/ps")).json()["models"]
-        assert running["context_length"] == 512
-        assert running["size"] == 501_000_000
-        assert running["details"]["quantization_level"] == "Q4_0"
-        assert datetime.fromisoformat(running["expires_at"]).year > 2100
-
-    async def test_what_will_be_unloaded_says_when(self, client: Client) -> None:
-        await generate(client, prompt="", keep_alive="10m")
-        [running] = (await client.get("/api/ps")).json()["models"]
-        rest = datetime.fromisoformat(running["expires_at"]) - datetime.now(UTC)
-        assert 500 < rest.total_seconds() <= 600
-
-    async def test_names_that_are_listed_can_be_used(self, client: Client) -> None:
-        [listed] = (await client.get("/api/tags")).json()["models"]
-        body = (await chat(client, model=listed["name"])).json()
-        assert body["model"] == "fake-model:latest"
-        assert (await chat(client, model="fake-model:7b")).status == 404
-
-    async def test_show(self, client: Client) -> None:
-        for field in ("model", "name"):
-            shown = (await client.post("/api/show", {field: "fake-model"})).json()
-            assert shown["capabilities"] == ["completion", "tools"]
-        assert (await client.post("/api/show", {"model": "nobody"})).status == 404
-        assert (await client.post("/api/show", {})).status == 400
-
-    async def test_what_manages_models_says_so(self, client: Client) -> None:
-        pulled = await client.post("/api/pull", {"model": "fake-model"})
-        assert lines(pulled) == [{"status": "success"}]
-        missing = await client.post("/api/pull", {"model": "nobody"})
-        assert missing.status == 400 and "models.toml" in missing.json()["error"]
-        for method, path in (("POST", "/api/create"), ("DELETE", "/api/delete")):
-            response = await client.request(method, path, {"model": "fake-model"})
-            assert response.status == 501 and "models.toml" in response.json()["error"]
 
 
 async def test_curl_needs_no_content_type_and_a_browser_does(client: Client) -> None:
