@@ -13,7 +13,7 @@ from engine.gguf_check import check_gguf
 from engine.llama.embedder import MAX_INPUTS, EmbeddingModel, LlamaEmbedder
 from engine.llama.model import Model
 from engine.probe import run_child
-from engine.settings import ModelSettings
+from engine.settings import LoraAdapter, ModelSettings
 from tests.engine import minilm, tiny_bert, tiny_models
 
 KINDS = gguf.PoolingType
@@ -156,3 +156,21 @@ def test_an_input_longer_than_a_pack(tmp_path: Path) -> None:
     assert (embedder.pack_tokens, embedder.max_tokens) == (32, 256)
     assert embedder.embed([[7] * tiny_bert.CONTEXT]).shape == (1, 32)
     model.close()
+
+
+def test_lora_adapters_apply_to_every_pass(tmp_path: Path) -> None:
+    path = decoder(tmp_path / "m.gguf", KINDS.LAST)
+    adapter = tiny_models.write_lora(tmp_path / "a.gguf", seed=1)
+
+    def rows(*scales: float) -> np.ndarray:
+        lora = tuple(LoraAdapter(adapter, scale) for scale in scales)
+        model = load(path, lora=lora)
+        embedder = LlamaEmbedder(model)
+        result = np.stack([embedder.embed([[5, 6, 7]]) for _ in range(2)])
+        model.close()
+        assert np.allclose(result[0], result[1])
+        return result[0]
+
+    plain = rows()
+    assert np.allclose(rows(0.0), plain, atol=1e-4)
+    assert not np.allclose(rows(1.0), plain, atol=1e-2)
