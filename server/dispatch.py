@@ -131,15 +131,16 @@ class Dispatcher:
         first and that takes long, the response begins, and they become events.
         """
         candidates = self._candidates(asked)
+        late = Patience(self._patience)
 
         async def open() -> Opened:
-            return _opened(await self._admit(candidates, asked, attempt), encoder)
+            return _opened(await self._admit(candidates, asked, attempt, late.begin), encoder)
 
         if all(model.available for model in candidates):
             opened = await open()
         else:
             task = asyncio.create_task(open())
-            if not await _done_within(task, self._patience):
+            if not await late.outlasts(task):
                 return with_ignored(EventStream(task, self._keepalive, framing), ignored)
             opened = task.result()
         response = EventStream(opened, self._keepalive, framing)
@@ -162,11 +163,17 @@ class Dispatcher:
             raise InvalidRequest(str(error), loc=loc, code="model_not_found") from None
 
     async def _admit(
-        self, candidates: Sequence[ServedModel], asked: Asked, attempt: Attempt[_T]
+        self,
+        candidates: Sequence[ServedModel],
+        asked: Asked,
+        attempt: Attempt[_T],
+        on_wait: Callable[[], None] = lambda: None,
     ) -> Admission[_T]:
         trail = Trail(asked.model, bool(asked.fallbacks) or len(candidates) > 1)
         refusals: list[Exception] = []
         for model in candidates:
+            if not model.available:
+                on_wait()
             try:
                 value = await self._try(model, attempt)
             except MOVES_ON as error:
@@ -199,10 +206,25 @@ def _opened(
         raise
 
 
-async def _done_within(task: asyncio.Task[_T], seconds: float) -> bool:
-    try:
-        await asyncio.wait((task,), timeout=seconds)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
-    return task.done()
+class Patience:
+    """Ends so many seconds after the first model had to be waited for."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ended = asyncio.Event()
+
+    def begin(self) -> None:
+        """A model must be waited for."""
+        asyncio.get_running_loop().call_later(self._seconds, self._ended.set)
+
+    async def outlasts(self, task: asyncio.Task[_T]) -> bool:
+        """Waits for whichever ends first; whether the task is done. Cancelled, it cancels that."""
+        ending = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        finally:
+            ending.cancel()
+        return task.done()

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,30 +112,34 @@ def test_memory_comes_back(http: httpx.Client, server: ServerProcess) -> None:
 
 
 def test_two_models_swapped_under_load(http: httpx.Client, server: ServerProcess) -> None:
-    complete(http, "one").raise_for_status()
-    unload(http, "one")
-    before, without = count_unloads(server), resident_bytes(server)
-    answers = asyncio.run(swap(server))
+    asyncio.run(swap(server, 2))  # The first time takes memory for threads and code.
+    without = resident_without_models(http, server)
+    before = count_unloads(server)
+    answers = asyncio.run(swap(server, SWAPS))
     assert all(model == answered for model, answered, _ in answers)
     texts = {text for _, _, text in answers}
     assert len(texts) == 1, texts
     server.wait_for(lambda: count_unloads(server) >= before + SWAPS - 1)
+    assert resident_without_models(http, server) < without * 1.05
+
+
+def resident_without_models(http: httpx.Client, server: ServerProcess) -> int:
     for name in ("one", "two"):
         unload(http, name)
-    assert resident_bytes(server) < without * 1.05
+    return resident_bytes(server)
 
 
 def count_unloads(server: ServerProcess) -> int:
     return sum(": unloaded" in line for line in server.lines)
 
 
-async def swap(server: ServerProcess) -> list[tuple[str, str, str]]:
+async def swap(server: ServerProcess, turns: int) -> list[tuple[str, str, str]]:
     """Three users, each asking one model after the other, whole and streamed in turn: a user's
     next request is for what is not loaded."""
 
     async def user(number: int) -> list[tuple[str, str, str]]:
         answers = []
-        for turn in range(SWAPS):
+        for turn in range(turns):
             model = ("one", "two")[turn % 2]
             answers.append((model, *await ask(http, model, stream=bool((number + turn) % 2))))
         return answers
@@ -155,6 +160,20 @@ async def ask(http: httpx.AsyncClient, model: str, stream: bool) -> tuple[str, s
     assert lines[-1] == "data: [DONE]"
     chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
     return chunks[0]["model"], "".join(chunk["choices"][0]["text"] for chunk in chunks)
+
+
+def test_interrupt_while_a_model_loads(directory: Path) -> None:
+    """Who waits for it is answered, and the process ends well."""
+    flags = ("--config", str(directory / "models.toml"))
+    with ServerProcess(flags) as server, ThreadPoolExecutor() as pool:
+        url = f"{server.base_url}/completions"
+        body = {"model": "one", "prompt": "One", "max_tokens": 1}
+        answer = pool.submit(httpx.post, url, json=body, timeout=60)
+        server.wait_for_line("one: loading")
+        server.process.send_signal(signal.SIGINT)
+        assert answer.result().status_code == 200
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in "".join(server.lines)
 
 
 # Another configuration

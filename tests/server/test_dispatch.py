@@ -16,7 +16,8 @@ from engine.request import SamplingParams
 from engine.settings import ModelSettings
 from server.app import create_app
 from server.config import ModelConfig, ServerConfig
-from server.models import Models
+from server.dispatch import Asked, Dispatcher, Submitted
+from server.models import Models, ServedModel
 from tests.server.asgi import Client, chat_body
 from tests.server.fakes import INFO, FakeEngine, answer
 
@@ -114,6 +115,23 @@ async def test_stream_begins_while_its_model_loads() -> None:
         texts = [c["choices"][0]["delta"].get("content", "") for c in exchange.events()[:-1]]
         assert "".join(texts) == "Hello"
         assert loading.engines["b"].cancelled == []
+
+
+async def test_patience_is_for_loads_alone() -> None:
+    """The first model is there, and slow to take the request: its refusal stays a status."""
+    loading = Loading(a=FakeEngine(), b=FakeEngine())
+    models = Models(config_of("a", "b").models, loading)  # type: ignore[arg-type]
+    models.start()
+    await models.wait_loaded()
+    dispatcher = Dispatcher(models, keepalive=15, patience=0)
+
+    async def attempt(model: ServedModel) -> Submitted[str]:
+        await asyncio.sleep(0.05)
+        raise RequestError("no")
+
+    with pytest.raises(RequestError):
+        await dispatcher.stream(Asked("a", ["b"]), attempt, None)  # type: ignore[arg-type]
+    await models.close()
 
 
 async def test_load_that_fails_late_is_an_event() -> None:
