@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from engine.errors import ModelLoadError
 from server.config import ConfigError, ServerConfig, initial_models, load_config, misspelt_variables
@@ -46,6 +47,9 @@ def main() -> int:
         code = Supervisor(record).run()
         if code is not None:
             return code
+        if record.crashes:
+            # What the last worker had read again, its successor must not forget.
+            config, budget = read_again(read_config, headers) or (config, budget)
     display = open_display()
     loader = Loader(config, headers, display)
     for model in initial_models(config.models)[:1]:
@@ -54,6 +58,18 @@ def main() -> int:
     from server.run import run_server
 
     return run_server(config, socket, loader, display, budget, record, read_config)
+
+
+def read_again(
+    read_config: Callable[[], ServerConfig], headers: Headers
+) -> tuple[ServerConfig, int | None] | None:
+    """The configuration and the memory budget as they are now; None where they have errors."""
+    try:
+        config = read_config()
+        return config, check_files(config, headers)
+    except (ConfigError, ModelLoadError) as error:
+        sys.stderr.write(f"warning: the configuration of the start is taken: {error}\n")
+        return None
 
 
 if __name__ == "__main__":

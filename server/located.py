@@ -15,6 +15,8 @@ class Located(Struct, frozen=True):
     header: GGUFHeader | None = None
     weights: int = 0
     kv_cache: int = 0
+    thinks: bool = False
+    """As far as its template has been looked at."""
 
     @property
     def need(self) -> int:

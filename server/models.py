@@ -7,12 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from engine.errors import ModelLoadError
 from server.config import ModelConfig, initial_models
 from server.errors import ModelNotFound, quote
 from server.keeper import Keeper, Locate
 from server.located import Located
-from server.served_model import LoadEngine, LoadState, ServedModel
+from server.served_model import LoadEngine, LoadState, ServedModel, chat_format
 
 __all__ = ["LoadState", "Located", "Models", "Reloaded", "ServedModel"]
 
@@ -109,7 +111,18 @@ class Models:
     async def look_at(self, model: ServedModel) -> None:
         """Fill `located` of a model that was never loaded, as far as its file is here."""
         if model.located is None:
-            model.located = await asyncio.to_thread(self._survey, model.config)
+            model.located = await asyncio.to_thread(self._look, model.config)
+
+    def _look(self, config: ModelConfig) -> Located | None:
+        located = self._survey(config)
+        if located is None or located.header is None or located.header.task != "generate":
+            return located
+        template = located.header.metadata.get("tokenizer.chat_template")
+        try:
+            format = chat_format(config, str(template or ""))
+        except ModelLoadError:
+            return located
+        return replace(located, thinks=bool(format.learned.thought.learned))
 
     def reload(self, configs: Sequence[ModelConfig]) -> Reloaded:
         """Serve these instead. Whose configuration is the same stays as it is; who uses another

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from engine.errors import EngineUnavailable, ModelLoadError
 from server.answers import AnswerFormat, marker_tokens
@@ -61,13 +61,16 @@ def _stamp(path: Path) -> Stamp | None:
     return stat.st_size, stat.st_mtime_ns
 
 
-def chat_format(config: ModelConfig, info: ModelInfo) -> ChatFormat:
-    """How a model is spoken to; raises ModelLoadError."""
-    source = config.chat_template or info.chat_template
+def chat_format(
+    config: ModelConfig, template: str | None, bos_token: str = "", eos_token: str = ""
+) -> ChatFormat:
+    """How a model is spoken to, by its own template unless told otherwise.
+
+    Raises ModelLoadError.
+    """
+    source = config.chat_template or template
     try:
-        format = ChatFormat.from_template(
-            source, bos_token=info.bos_token, eos_token=info.eos_token
-        )
+        format = ChatFormat.from_template(source, bos_token=bos_token, eos_token=eos_token)
     except TemplateError as error:
         raise ModelLoadError(f"{config.name}: {error}") from error
     override = config.format
@@ -243,10 +246,12 @@ class ServedModel:
             return Parts(loaded, None)
         engine = cast("Engine", loaded)
         try:
-            format = chat_format(self.config, engine.info)
+            info = engine.info
+            format = chat_format(self.config, info.chat_template, info.bos_token, info.eos_token)
         except ModelLoadError:
             engine.close()
             raise
+        self.located = replace(located, thinks=bool(format.learned.thought.learned))
         log.info("%s: %s", self.name, format.describe())
         engine.enable_constraints(marker_tokens(format, engine.tokenizer))
         return Parts(engine, format)

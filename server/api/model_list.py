@@ -118,9 +118,8 @@ def _describe(result: ModelCard, model: ServedModel) -> None:
 
 
 def _foretell(result: ModelCard, located: Located, header: GGUFHeader) -> None:
-    """Whether it thinks, its template tells when it is loaded."""
     _set_context(result, context_of(header, located.config.settings))
-    result.capabilities = list(CAPABILITIES[header.task])
+    result.capabilities = [*CAPABILITIES[header.task], *(["thinking"] if located.thinks else [])]
 
 
 def _set_context(result: ModelCard, context: int) -> None:
