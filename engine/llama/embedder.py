@@ -14,6 +14,7 @@ from engine.errors import InvalidModelFile, StepFailed
 from engine.gguf_check import check_gguf
 from engine.llama.library import library
 from engine.llama.model import Model, physical_cores
+from engine.llama.token_batch import TokenBatch
 from engine.memory import context_of
 from engine.settings import ModelInfo, ModelSettings
 
@@ -106,7 +107,8 @@ class LlamaEmbedder:
         self._context = model.context
         self._memory = api.llama_get_memory(model.context)
         self._run = api.llama_decode if self._memory else api.llama_encode
-        self.max_inputs = MAX_INPUTS
+        # What else is in a pass moves the last bits of a row.
+        self.max_inputs = 1 if model.settings.deterministic else MAX_INPUTS
         self.max_tokens: int = api.llama_n_ubatch(model.context)
         self.pack_tokens = model.settings.ubatch_size or PACK_TOKENS
         embeds = model.info.task == "embed"
@@ -114,37 +116,17 @@ class LlamaEmbedder:
             model.info.embedding_length if embeds else api.llama_model_n_cls_out(model.native)
         )
         self._n_vocab = model.tokenizer.n_vocab
-        self._allocate(self.max_tokens)
-
-    def _allocate(self, size: int) -> None:
-        """One llama_batch for life: the arrays belong to NumPy, the struct points into them."""
-        self._tokens = np.zeros(size, np.int32)
-        self._positions = np.zeros(size, np.int32)
-        self._inputs = np.zeros(size, np.int32)
-        self._wanted = np.ones(size, np.int8)
-        self._counts = np.ones(size, np.int32)
-        offsets = np.arange(size, dtype=np.uintp) * np.uintp(self._inputs.itemsize)
-        self._input_pointers = offsets + np.uintp(self._inputs.ctypes.data)
-        batch = self._api.llama_batch()
-        for field, array in (
-            ("token", self._tokens),
-            ("pos", self._positions),
-            ("n_seq_id", self._counts),
-            ("seq_id", self._input_pointers),
-            ("logits", self._wanted),
-        ):
-            kind = dict(self._api.llama_batch._fields_)[field]
-            setattr(batch, field, ctypes.cast(array.ctypes.data, kind))
-        self._batch = batch
+        self._batch = TokenBatch(self.max_tokens)
+        self._batch.wanted[:] = 1
 
     def embed(self, inputs: list[list[int]]) -> Rows:
         """See `Embedder.embed`."""
         self._fill(inputs)
         if self._memory:
             self._api.llama_memory_clear(self._memory, False)
-        status = self._run(self._context, self._batch)
+        status = self._run(self._context, self._batch.native)
         if status != 0:
-            raise StepFailed(f"llama.cpp returned {status} for {self._batch.n_tokens} tokens")
+            raise StepFailed(f"llama.cpp returned {status} for {self._batch.count} tokens")
         rows = np.empty((len(inputs), self.width), np.float32)
         for index in range(len(inputs)):
             rows[index] = self._row(index)
@@ -157,14 +139,14 @@ class LlamaEmbedder:
         total = sum(map(len, inputs))
         if not 0 < total <= self.max_tokens or len(inputs) > self.max_inputs:
             raise StepFailed(f"a pass of {len(inputs)} inputs and {total} tokens was scheduled")
-        at = 0
+        batch, at = self._batch, 0
         for index, tokens in enumerate(inputs):
             end = at + len(tokens)
-            self._tokens[at:end] = tokens
-            self._positions[at:end] = np.arange(len(tokens), dtype=np.int32)
-            self._inputs[at:end] = index
+            batch.tokens[at:end] = tokens
+            batch.positions[at:end] = np.arange(len(tokens), dtype=np.int32)
+            batch.sequences[at:end] = index
             at = end
-        self._batch.n_tokens = total
+        batch.count = total
 
     def _row(self, index: int) -> Rows:
         pointer = self._api.llama_get_embeddings_seq(self._context, index)

@@ -27,6 +27,7 @@ from engine.errors import StepFailed
 from engine.exact import passes
 from engine.llama.library import library
 from engine.llama.model import Model
+from engine.llama.token_batch import TokenBatch
 from engine.lora import LoraSet
 
 
@@ -49,28 +50,7 @@ class LlamaRunner:
         self._deterministic = model.settings.deterministic
         self._gathered = np.empty((0, self.n_vocab), np.float32)
         self._n_batch: int = api.llama_n_batch(model.context)
-        self._allocate(self._n_batch)
-
-    def _allocate(self, size: int) -> None:
-        """One llama_batch for life: the arrays belong to NumPy, the struct points into them."""
-        self._tokens = np.zeros(size, np.int32)
-        self._positions = np.zeros(size, np.int32)
-        self._slots = np.zeros(size, np.int32)
-        self._wanted = np.zeros(size, np.int8)
-        self._counts = np.ones(size, np.int32)
-        offsets = np.arange(size, dtype=np.uintp) * np.uintp(self._slots.itemsize)
-        self._slot_pointers = offsets + np.uintp(self._slots.ctypes.data)
-        batch = self._api.llama_batch()
-        for field, array in (
-            ("token", self._tokens),
-            ("pos", self._positions),
-            ("n_seq_id", self._counts),
-            ("seq_id", self._slot_pointers),
-            ("logits", self._wanted),
-        ):
-            kind = dict(self._api.llama_batch._fields_)[field]
-            setattr(batch, field, ctypes.cast(array.ctypes.data, kind))
-        self._batch = batch
+        self._batch = TokenBatch(self._n_batch)
 
     def run(self, batch: Batch) -> Logits:
         """See `Runner.run`; the view is valid until the next call."""
@@ -99,9 +79,9 @@ class LlamaRunner:
 
     def _decode(self, spans: list[Span]) -> Logits:
         rows = self._fill(spans)
-        status = self._api.llama_decode(self._context, self._batch)
+        status = self._api.llama_decode(self._context, self._batch.native)
         if status != 0:
-            raise StepFailed(f"llama_decode returned {status} for {self._batch.n_tokens} tokens")
+            raise StepFailed(f"llama_decode returned {status} for {self._batch.count} tokens")
         return self._logits(rows)
 
     def _apply_adapters(self, lora: LoraSet) -> None:
@@ -114,20 +94,20 @@ class LlamaRunner:
 
     def _fill(self, spans: list[Span]) -> int:
         """Write the spans into the batch; returns how many rows of logits will come."""
-        at = rows = 0
+        batch, at, rows = self._batch, 0, 0
         for span in spans:
             end = at + len(span.tokens)
             if end > self._n_batch:
                 raise StepFailed(f"a step of more than {self._n_batch} tokens was scheduled")
-            self._tokens[at:end] = span.tokens
-            self._positions[at:end] = range(span.start, span.start + end - at)
-            self._slots[at:end] = span.slot
-            self._wanted[at:end] = span.rows is Rows.ALL
+            batch.tokens[at:end] = span.tokens
+            batch.positions[at:end] = range(span.start, span.start + end - at)
+            batch.sequences[at:end] = span.slot
+            batch.wanted[at:end] = span.rows is Rows.ALL
             if span.rows is Rows.LAST:
-                self._wanted[end - 1] = 1
+                batch.wanted[end - 1] = 1
             rows += span.n_rows
             at = end
-        self._batch.n_tokens = at
+        batch.count = at
         return rows
 
     def _logits(self, rows: int) -> Logits:

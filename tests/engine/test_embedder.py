@@ -174,3 +174,11 @@ def test_lora_adapters_apply_to_every_pass(tmp_path: Path) -> None:
     plain = rows()
     assert np.allclose(rows(0.0), plain, atol=1e-4)
     assert not np.allclose(rows(1.0), plain, atol=1e-2)
+
+
+def test_deterministic_passes_hold_one_input(tmp_path: Path) -> None:
+    path = tiny_bert.write_bert(tmp_path / "m.gguf", KINDS.MEAN)
+    for deterministic, expected in ((False, MAX_INPUTS), (True, 1)):
+        model = load(path, deterministic=deterministic)
+        assert LlamaEmbedder(model).max_inputs == expected
+        model.close()
