@@ -59,6 +59,8 @@ class Framing(Struct, frozen=True):
     media_type: str = "text/event-stream"
     keepalive: bytes = KEEPALIVE
     """Breaks the silence; empty where the API has nothing that clients pass over."""
+    pulse: bytes | None = None
+    """The same once the answer has begun, where clients count only events as life."""
     error: Callable[[Exception], bytes] = openai_error
     """Ends a stream whose request was refused after the response had begun."""
 
@@ -136,6 +138,7 @@ class EventStream(Response):
     ) -> None:
         encoder = opened.encoder
         await writer.write(encoder.opening())
+        writer.keepalive = self._framing.pulse or self._framing.keepalive
         async for engine_event in opened.stream:
             if data := encoder.feed(engine_event):
                 await writer.write(data)
@@ -159,7 +162,7 @@ class Writer:
 
     def __init__(self, send: Send, keepalive: bytes) -> None:
         self._send = send
-        self._keepalive = keepalive
+        self.keepalive = keepalive
 
     async def write(self, data: bytes) -> None:
         """Nothing is sent for no data."""
@@ -168,7 +171,7 @@ class Writer:
 
     async def keep_alive(self) -> None:
         """Shows the client, and what lies between, that somebody is there."""
-        await self.write(self._keepalive)
+        await self.write(self.keepalive)
 
     async def end(self) -> None:
         """The body is complete."""

@@ -73,7 +73,10 @@ def stream_error(error: Exception) -> bytes:
     return sse.event(_encoder.encode({"type": "error", "sequence_number": 0, **fields}), "error")
 
 
-FRAMING = sse.Framing(error=stream_error)
+PULSE = sse.event(b'{"type":"keepalive"}', "keepalive")
+"""An event that clients pass over. Codex hangs up where none came for five minutes, and does not
+count comments; before `response.created` OpenAI's own helper takes no other event."""
+FRAMING = sse.Framing(pulse=PULSE, error=stream_error)
 
 
 def _encoded(events: Iterable[StreamEvent]) -> bytes:
