@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OPEN, CLOSE, COMMA, COLON = Literal("{"), Literal("}"), Literal(", "), Literal(": ")
 MAX_CELLS = 64
+MAX_RUN = 64  # members of one sequence: each is copied into those before it
 
 
 class Declared(Struct, frozen=True):
@@ -113,7 +114,8 @@ def _plain(b: Builder, declared: list[Declared], cells: list[Cell]) -> Node:
         d = declared[index]
         item = nodes.sequence(COMMA, member(b, d))
         tail = nodes.sequence(item if d.required else nodes.optional(item), rest[index + 1])
-        rest[index] = Rule("rest", tail) if index <= first + 1 and tail != EPSILON else tail
+        named = index <= first + 1 or index % MAX_RUN == 0
+        rest[index] = Rule("rest", tail) if named and tail != EPSILON else tail
     options = [
         nodes.sequence(member(b, declared[i]), rest[i + 1])
         for i in range(min(first + 1, len(declared)))

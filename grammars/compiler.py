@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from . import gbnf_parser, metaschema, patterns
 from .build import Builder
-from .errors import LimitExceeded, UnsupportedSchema
+from .errors import LimitExceeded, UnsupportedPattern, UnsupportedSchema
 from .expand import Expander
 from .gbnf import print_gbnf
 from .json_types import Json
@@ -77,9 +77,20 @@ def compile_json_object() -> Compiled:
 
 
 def compile_regex(pattern: str) -> Compiled:
-    """Texts that match an ECMA-262 pattern as a whole. Raises UnsupportedPattern."""
+    """Texts that match an ECMA-262 pattern as a whole.
+
+    Raises UnsupportedPattern, or LimitExceeded where its automaton takes too much.
+    """
+    return compile_node(regex_node(pattern))
+
+
+def regex_node(pattern: str) -> Node:
+    """See `compile_regex`."""
+    if len(pattern) > DEFAULT_LIMITS.pattern_length:
+        reason = f"a pattern of over {DEFAULT_LIMITS.pattern_length} characters"
+        raise UnsupportedPattern(pattern[:40], 0, reason)
     found = patterns.pattern(pattern, whole=True)
-    return compile_node(Token(Dfa(found.automaton) if found.node is None else found.node))
+    return Token(Dfa(found.automaton) if found.node is None else found.node)
 
 
 def compile_gbnf(text: str) -> Compiled:

@@ -6,8 +6,8 @@ another unless what follows the shorter one cannot continue the longer one.
 
 from __future__ import annotations
 
-from . import nodes, patterns, regular, strings, texts
-from .compiler import DEFAULT_LIMITS, schema_node
+from . import nodes, regular, strings, texts
+from .compiler import DEFAULT_LIMITS, regex_node, schema_node
 from .documents import Place
 from .errors import UnsupportedSchema
 from .expand import Expander
@@ -33,8 +33,7 @@ def json_schema(schema: Json, limits: Limits = DEFAULT_LIMITS) -> Node:
 
 def regex(pattern: str) -> Node:
     """Texts that match an ECMA-262 pattern as a whole. Raises UnsupportedPattern."""
-    found = patterns.pattern(pattern, whole=True)
-    return Token(Dfa(found.automaton) if found.node is None else found.node)
+    return regex_node(pattern)
 
 
 def text_until(*markers: str) -> Node:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_MODULUS = 2_000
 MAX_DIGITS = 400
+MAX_POINTS = 60
 
 LESS, EQUAL, GREATER = -1, 0, 1
 Pairs = tuple[tuple[int, int], ...]
@@ -104,6 +105,9 @@ class _Digits:
             if value is not None:
                 self.points[value] = _point(value)
         self.order = list(self.points)
+        if len(self.order) > MAX_POINTS:
+            reason = f"{len(self.order)} numbers to tell apart"
+            raise LimitExceeded("", "enum", "states", reason)
         # Whole numbers are written as such: 3, never 3.0, though both are integers to a validator.
         self.whole = c.step is not None and c.step.denominator == 1
         steps = ([c.step] if c.step is not None else []) + sorted(c.not_steps)

@@ -239,32 +239,51 @@ class _Parser:
 
 def _check_recursion(parser: _Parser) -> bool:
     """Whether a rule can be reached from itself; raises where that needs no character."""
+    rules = {id(rule): rule for rule, _ in parser.used.values()}
+    empty = _empty_rules(rules)
+    left = _cycle({key: _next_rules(rule.body, True, empty) for key, rule in rules.items()})
+    if left is not None:
+        name = rules[left].hint
+        raise parser.error(f"rule {name!r} is left-recursive", parser.defined[name])
+    every = {key: _next_rules(rule.body, False, empty) for key, rule in rules.items()}
+    return _cycle(every) is not None
+
+
+def _empty_rules(rules: dict[int, Rule]) -> set[int]:
+    """Rules that match the empty text; one is looked at again when another turns out to."""
+    users: dict[int, list[Rule]] = {}
+    for rule in rules.values():
+        for used in _next_rules(rule.body, False, set()):
+            users.setdefault(id(used), []).append(rule)
     empty: set[int] = set()
-    changed = True
-    while changed:
-        changed = False
-        for rule, _ in parser.used.values():
-            if id(rule) not in empty and _nullable(rule.body, empty):
-                empty.add(id(rule))
-                changed = True
-    for name in parser.used:
-        if _reaches(parser, name, left=True, empty=empty):
-            raise parser.error(f"rule {name!r} is left-recursive", parser.defined[name])
-    return any(_reaches(parser, name, left=False, empty=empty) for name in parser.used)
-
-
-def _reaches(parser: _Parser, name: str, left: bool, empty: set[int]) -> bool:
-    target = parser.used[name][0]
-    seen: set[int] = set()
-    stack = list(_next_rules(target.body, left, empty))
+    stack = list(rules.values())
     while stack:
         rule = stack.pop()
-        if rule is target:
-            return True
-        if id(rule) not in seen:
-            seen.add(id(rule))
-            stack.extend(_next_rules(rule.body, left, empty))
-    return False
+        if id(rule) not in empty and _nullable(rule.body, empty):
+            empty.add(id(rule))
+            stack.extend(users.get(id(rule), ()))
+    return empty
+
+
+def _cycle(edges: dict[int, list[Rule]]) -> int | None:
+    """A rule that can be reached from itself: depth first, without recursion."""
+    done: set[int] = set()
+    for start in edges:
+        path, above = [(start, iter(edges[start]))], {start}
+        while path and start not in done:
+            key, targets = path[-1]
+            for target in targets:
+                if id(target) in above:
+                    return id(target)
+                if id(target) not in done:
+                    path.append((id(target), iter(edges[id(target)])))
+                    above.add(id(target))
+                    break
+            else:
+                done.add(key)
+                above.discard(key)
+                path.pop()
+    return None
 
 
 def _next_rules(node: Node, left: bool, empty: set[int]) -> list[Rule]:

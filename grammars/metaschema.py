@@ -38,7 +38,7 @@ def _boolean(value: Json) -> None:
 def _is_number(value: Json) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value)
+    return isinstance(value, int) or math.isfinite(value)
 
 
 def _number(value: Json) -> None:

@@ -12,8 +12,9 @@ from decimal import Decimal
 from fractions import Fraction
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from . import charset, digits, nodes
+from . import charset, digits, nodes, regular
 from .automaton import Automaton
 from .errors import LimitExceeded, UnsupportedSchema
 from .integer_range import integer_range
@@ -148,7 +149,10 @@ def complement(c: NumberConstraint) -> list[NumberConstraint]:
 
 @memo(lambda a, c: a.weight + c.weight, 16_000_000)
 def to_automaton(c: NumberConstraint) -> Automaton:
-    """See `digits.decimals`."""
+    """See `digits.decimals`. Whole numbers have one spelling, so excluding some is cheap."""
+    if c.excluded and c.step is not None and c.step.denominator == 1:
+        kept = digits.decimals(replace(c, excluded=frozenset()))
+        return regular.difference(kept, regular.of_texts(map(spell, c.excluded)))
     return digits.decimals(c)
 
 

@@ -85,9 +85,9 @@ def _lift(tree: Regex, left: bool, right: bool) -> Node | None:
     items = tree.items if isinstance(tree, Concat) else (tree,)
     if len(items) == 1 and isinstance(items[0], (Either, Concat)):
         return _lift(items[0], left, right)
-    while left and items and items[0] == Anchor("^"):
+    while items and items[0] == Anchor("^"):
         items, left = items[1:], False
-    while right and items and items[-1] == Anchor("$"):
+    while items and items[-1] == Anchor("$"):
         items, right = items[:-1], False
     if any(has_assertion(i) for i in items):
         return _lift(items[0], left, right) if len(items) == 1 and items != (tree,) else None

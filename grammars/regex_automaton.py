@@ -18,6 +18,8 @@ from .errors import LimitExceeded, UnsupportedPattern
 from .regex_syntax import Anchor, Concat, Either, Look, Loop, Regex, Set
 
 START, WORD, OTHER, END = 0, 1, 2, 3
+MAX_WORK = 300_000
+MAX_KEPT = 2_000  # moves that a matcher remembers between texts
 Obligations = frozenset[tuple[int, int]]
 Config = tuple[int, Obligations]
 State = tuple[int, tuple[int, ...], frozenset[Config]]
@@ -151,6 +153,10 @@ class Matcher:
 
     def matches(self, text: str) -> bool:
         subsets = self._subsets
+        subsets.work = 0
+        if len(self._next) > MAX_KEPT:
+            self._next.clear()
+            subsets.memo.clear()
         state = subsets.initial
         for char in text:
             part = subsets.part_of(ord(char))
@@ -174,11 +180,13 @@ class _Subsets:
         looked = [p for _, a in nfa.looks for p in a.parts]
         every = [*sets, *looked, charset.UNIVERSE] + ([charset.WORD] if nfa.boundaries else [])
         self.parts, members = charset.partition(every)
-        self.members = {r: frozenset(m) for r, m in zip(sets, members, strict=False)}
+        inside = {r: frozenset(m) for r, m in zip(sets, members, strict=False)}
+        self.edges = [[(inside[r], target) for r, target in edges] for edges in nfa.sets]
         self.columns = self._look_columns(members[len(sets) :])
         word = frozenset(members[-1]) if nfa.boundaries else frozenset()
         self.kinds = [WORD if p in word else OTHER for p in range(len(self.parts))]
         self.memo: dict[tuple[State, int], frozenset[Config]] = {}
+        self.work = 0  # configurations looked at
 
     def _look_columns(self, members: list[list[int]]) -> list[dict[int, int]]:
         columns, offset = [], 0
@@ -212,6 +220,10 @@ class _Subsets:
                         seen.add((target, new))
                         stack.append((target, new))
             self.memo[key] = frozenset(seen)
+            self.work += len(seen)
+            if self.work > MAX_WORK:
+                reason = "too many places in the pattern to be at once"
+                raise LimitExceeded("", "pattern", "states", reason)
         return self.memo[key]
 
     def pass_edge(
@@ -248,9 +260,9 @@ class _Subsets:
         """As `move` for every part at once: without lookaround no configuration has duties."""
         moved: list[set[Config]] = [set() for _ in self.kinds]
         for source, duties in self.closure(state, OTHER):
-            for ranges, target in self.nfa.sets[source]:
+            for inside, target in self.edges[source]:
                 config = (target, duties)
-                for part in self.members[ranges]:
+                for part in inside:
                     moved[part].add(config)
         done: Config = (self.final, frozenset())
         for configs in moved:
@@ -263,8 +275,8 @@ class _Subsets:
         _, behind, _ = state
         moved = set()
         for source, duties in self.closure(state, self.kinds[part]):
-            for ranges, target in self.nfa.sets[source]:
-                if part in self.members[ranges]:
+            for inside, target in self.edges[source]:
+                if part in inside:
                     new = self.advance(duties, part)
                     if new is not None:
                         moved.add((target, new))

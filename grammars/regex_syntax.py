@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -258,7 +259,7 @@ class _Parser:
         if ranges is None:
             raise self.error(f"unsupported Unicode property {name!r}")
         self.at = end + 1
-        return charset.complement(ranges) if negated else ranges
+        return _complement(ranges) if negated else ranges
 
     def bracket(self) -> CharSet:
         whole = _BRACKET.match(self.text, self.at)
@@ -310,6 +311,11 @@ class _Parser:
 def _class(text: str) -> CharSet:
     """The set of a bracket expression; patterns repeat theirs a lot."""
     return _Parser(text).brackets()
+
+
+@lru_cache(maxsize=64)
+def _complement(ranges: CharSet) -> CharSet:
+    return charset.complement(ranges)
 
 
 def _single(ranges: CharSet) -> bool:

@@ -116,6 +116,11 @@ def difference(a: Automaton, b: Automaton, limit: int = DEFAULT_STATES) -> Autom
     return combine([a, b], lambda ok: ok[0] and not ok[1], limit, frozenset((0,)))
 
 
+def _check_states(count: int) -> None:
+    if count > DEFAULT_STATES:
+        raise LimitExceeded("", "", "states", f"an automaton needs over {DEFAULT_STATES}")
+
+
 def of_texts(texts: Iterable[str]) -> Automaton:
     """A finite language, as a minimal trie."""
     words = sorted(set(texts))
@@ -128,6 +133,7 @@ def of_texts(texts: Iterable[str]) -> Automaton:
         for char in word:
             target = delta[state][column[char]]
             if target < 0:
+                _check_states(len(delta))
                 target = delta[state][column[char]] = len(delta)
                 delta.append([-1] * len(alphabet))
                 accept.append(False)
@@ -140,12 +146,14 @@ def of_texts(texts: Iterable[str]) -> Automaton:
 def all_except(texts: Iterable[str]) -> Automaton:
     """Every text but these: a trie whose every way out leads to "anything"."""
     words = frozenset(texts)
+    _check_states(max(map(len, words), default=0))  # before tails are copied
     alphabet = sorted({c for w in words for c in w})
     column = {c: i for i, c in enumerate(alphabet)}
     tails: dict[frozenset[str], int] = {words: 0}
     queue = [words]
     delta: list[list[int]] = []
     for remaining in queue:
+        _check_states(len(queue))
         row = [-1] * (len(alphabet) + 1)
         groups: dict[str, set[str]] = {}
         for word in remaining:
@@ -190,15 +198,18 @@ def bound_length(
 
 def _distances(a: Automaton) -> list[int]:
     """Per state the characters to the nearest accepting state."""
+    before: list[list[int]] = [[] for _ in a.delta]
+    for state, row in enumerate(a.delta):
+        for target in set(row):
+            if target >= 0:
+                before[target].append(state)
     distance = [0 if ok else 1 << 30 for ok in a.accept]
-    changed = True
-    while changed:
-        changed = False
-        for state in range(len(a.delta) - 1, -1, -1):
-            best = min((distance[t] + 1 for t in a.delta[state] if t >= 0), default=1 << 30)
-            if best < distance[state]:
-                distance[state] = best
-                changed = True
+    queue = [state for state, ok in enumerate(a.accept) if ok]
+    for state in queue:
+        for source in before[state]:
+            if distance[source] == 1 << 30:
+                distance[source] = distance[state] + 1
+                queue.append(source)
     return distance
 
 

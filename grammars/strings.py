@@ -10,13 +10,14 @@ from msgspec.structs import replace
 
 from . import automaton, formats, nodes, patterns, regular
 from .automaton import Automaton
+from .errors import LimitExceeded
 from .json_text import STRING, quote, quoted
 from .memo import memo
 from .nodes import NEVER, Dfa, Except, Literal, Node, Token
 from .patterns import Pattern
 
 MAX_FINITE = 64
-MAX_NAME = 120  # characters of an excluded text; longer ones take an automaton
+MAX_NAME = 1_000  # characters of an excluded text
 
 
 class StringConstraint(Struct, frozen=True, cache_hash=True, gc=False):
@@ -165,12 +166,15 @@ def to_node(c: StringConstraint) -> Node:
         return STRING
     if c.values is not None:
         return nodes.choice(*(Token(Literal(quote(v))) for v in c.values))
+    if c.excluded and max(map(len, c.excluded)) > MAX_NAME:
+        reason = f"a text of over {MAX_NAME} characters to tell others from"
+        raise LimitExceeded("", "", "pattern_length", reason)
     return _token(c)
 
 
 @memo(lambda _, c: 10 * c.weight, 16_000_000)
 def _token(c: StringConstraint) -> Node:
-    if c == replace(ANY, excluded=c.excluded) and max(map(len, c.excluded)) <= MAX_NAME:
+    if c == replace(ANY, excluded=c.excluded):
         for text in c.excluded:
             quote(text)  # raises where it cannot be spelled
         return Token(nodes.sequence(Literal('"'), Except(c.excluded), Literal('"')))

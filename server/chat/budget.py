@@ -17,6 +17,7 @@ MAX_CHARS = 1 << 28  # characters produced by one render, scratch included
 MAX_ITEMS = 100_000  # elements of one list, nodes of one literal
 MAX_BITS = 4096  # of an integer
 
+_LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _BUDGET = "<budget>"  # a key no template can name
 SCALARS = (str, int, float, bool, type(None))
 WIDE_SPEC = re.compile(r"\d{5,}|%[^a-zA-Z%]*\*|\{[^{}]*:[^{}]*\{")
@@ -140,6 +141,7 @@ def check_call(budget: Budget, target: Any, args: tuple[Any, ...], kwargs: dict[
         _check_items(len(owner) + 1)
         if not all(isinstance(arg, SCALARS) for arg in args):
             raise SecurityError("a chat template may add only text and numbers to a list")
+        budget.spend(sum(len(arg) for arg in args if isinstance(arg, str)))
 
 
 def _check_text_method(
@@ -157,5 +159,10 @@ def _check_text_method(
         if isinstance(args[0], (list, tuple)):
             budget.measure(args[0])
             budget.spend(len(text) * len(args[0]))
+    elif name in ("split", "rsplit"):
+        separator = args[0] if args else kwargs.get("sep")
+        _check_items(len(text.split(separator, MAX_ITEMS)))
+    elif name == "splitlines":
+        _check_items(sum(map(text.count, _LINE_ENDS)))
     elif name == "translate":
         raise SecurityError("a chat template may not call str.translate")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from jinja2 import pass_context
@@ -76,10 +77,40 @@ def guarded_filters() -> dict[str, Callable[..., Any]]:
 
         return run
 
+    def comparing(name: str) -> Callable[..., Any]:
+        """A filter that looks at every item on its own time: few of them, each a step."""
+        plain = FILTERS[name]
+        wants = getattr(plain, "jinja_pass_arg", None)
+
+        @pass_context
+        def run(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
+            if not isinstance(value, (str, Mapping, Undefined)):
+                value = list(islice(_counted(context, value), MAX_COMPARED + 1))
+            if not isinstance(value, Undefined) and len(value) > MAX_COMPARED:
+                raise TemplateError(f"{name} is given more than {MAX_COMPARED} items", "limit")
+            lead = () if wants is None else (_leading(wants.name, context),)
+            return plain(*lead, value, *args, **kwargs)
+
+        return run
+
     guarded = {name: costing(name, cost) for name, cost in _FILTER_COSTS.items()}
+    guarded |= {name: comparing(name) for name in _COMPARING}
+    guarded["sum"] = _sum_of_numbers(guarded["sum"])
     guarded |= {name: lazy(name) for name in ("map", "select", "reject", "selectattr")}
     guarded |= {"rejectattr": lazy("rejectattr"), "string": printed, "tojson": tojson}
     return guarded
+
+
+def _sum_of_numbers(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Lists added up are copied for each of them."""
+
+    @pass_context
+    def run(context: Context, value: Any, attribute: Any = None, start: Any = 0) -> Any:
+        if not isinstance(start, (int, float)):
+            raise TemplateError("sum adds up numbers", "limit")
+        return plain(context, value, attribute, start)
+
+    return run
 
 
 def _leading(kind: str, context: Context) -> Any:
@@ -127,6 +158,9 @@ def _join_cost(value: Any, d: Any = "", attribute: Any = None) -> int:
     return _text_length(items) + len(items) * len(str(d))
 
 
+MAX_COMPARED = 10_000  # items
+_COMPARING = ("groupby", "sort", "dictsort", "unique", "min", "max", "sum")
+
 _FILTER_COSTS: Mapping[str, Callable[..., int]] = {
     "batch": lambda value, linecount, fill_with=None: abs(linecount),
     "slice": lambda value, slices, fill_with=None: abs(slices) * 64,
@@ -141,6 +175,11 @@ _FILTER_COSTS: Mapping[str, Callable[..., int]] = {
     "title": lambda s: _text_length(s),
     "capitalize": lambda s: _text_length(s),
     "trim": lambda value, chars=None: _text_length(value),
+    "reverse": lambda value: _text_length(value),
+    "truncate": lambda s, *_, **__: _text_length(s),
+    "wordcount": lambda s: _text_length(s),
+    "int": lambda value, *_, **__: _text_length(value),
+    "float": lambda value, *_: _text_length(value),
     "urlencode": lambda value: _text_length(value) * 3,
     "escape": lambda s: _text_length(s) * 6,
     "e": lambda s: _text_length(s) * 6,

@@ -26,7 +26,7 @@ FALLBACK_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 _TOOLS_NAME = re.compile(r"functions|\w+_(?:tools|functions)")  # other names for tools
-MAX_SOURCE = 1 << 20  # characters
+MAX_SOURCE = 1 << 17  # characters; compiling takes a second for so many
 
 
 class ChatTemplate:

@@ -107,3 +107,13 @@ def test_a_pattern_for_the_whole_output():
     judges = Judges(grammars.compile_regex("a|b{2,3}"))
     assert [judges.judge(t) for t in ("a", "bb", "b", "ab", "")] == [
         "accepted", "accepted", "incomplete", "rejected", "incomplete"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "accepted", "rejected"),
+    [("^", [""], ["a"]), ("$", [""], ["a"]), ("^^a$$", ["a"], ["", "aa"]), ("^a|b$", ["a", "b"], ["ab"])],
+)  # fmt: skip
+def test_anchors_say_nothing_new_of_a_whole_text(source, accepted, rejected):
+    judges = Judges(grammars.compile_regex(source))
+    assert all(judges.judge(text) == DONE for text in accepted)
+    assert not any(judges.judge(text) == DONE for text in rejected)
