@@ -10,9 +10,9 @@ from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """From malloc.h."""
-LARGE_BLOCK = 1 << 20
-"""Bytes from which a block is mapped on its own. Weights, caches and buffers are above it; a row
-of logits, which comes and goes with every step, is not."""
+LARGE_BLOCK = 4 << 20
+"""Bytes from which a block is mapped on its own. Caches and buffers are above it; rows of logits
+of large vocabularies, which come and go with every step, are not."""
 
 
 def map_large_blocks() -> None:
