@@ -176,7 +176,11 @@ class Scheduler:
             return sequence.n_until_pause
         if not self._deterministic and most < self._alignment:
             return most  # A tiny batch is slow, but must not stop.
-        return most // self._alignment * self._alignment
+        share = most // self._alignment * self._alignment
+        if sequence.n_until_pause - share == 1 and not self._deterministic:
+            # A last token on its own would go through the kernels for single rows.
+            share -= self._alignment if share > self._alignment else self._alignment // 4
+        return share
 
     def _whose_turn(self) -> tuple[LoraSet, list[Sequence]]:
         """A step has one set of adapters: who runs with it."""

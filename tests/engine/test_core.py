@@ -445,3 +445,15 @@ def test_max_tokens_and_stops_cut_forced_tokens() -> None:
     harness.run()
     assert (short.texts, short.reasons) == ({0: "ABCD"}, {0: "length"})
     assert (stopped.texts, stopped.stop_reasons) == ({0: "ABCD"}, {0: "EF"})
+
+
+@pytest.mark.parametrize("length", [17, 33, 49, 65, 97])
+def test_no_prompt_ends_in_a_step_of_one_token(length: int) -> None:
+    """A single row takes other kernels: the same prompt would get other bits now and then."""
+    runner = FakeRunner()
+    harness = Harness(make_core(runner, ubatch_size=16 if length == 17 else 32))
+    harness.add(Request(id="a", prompt=[1] * length, max_tokens=1))
+    harness.run()
+    sizes = [len(span.tokens) for batch in runner.batches for span in batch.spans]
+    assert sum(sizes) == length
+    assert min(sizes) > 1
