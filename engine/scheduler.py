@@ -16,8 +16,11 @@ from engine.sequence import RequestState, Sequence
 from engine.waiting import WaitingQueue
 
 PROMPT_ALIGNMENT = 16
-"""Prompts are cut at multiples of this: kernels that work on groups of rows then treat every
-token alike, wherever the cut is."""
+"""Prompts are computed in pieces of multiples of this: kernels work on groups of rows."""
+
+MIN_ROWS = 8
+"""Fewer rows in a pass take other kernels (measured on Gemma 3: up to 7, on SmolLM2: 1): no prompt
+ends in such a piece, or its bits would depend on where it was cut."""
 
 
 MOST_BRANCHING = 4
@@ -177,9 +180,8 @@ class Scheduler:
         if not self._deterministic and most < self._alignment:
             return most  # A tiny batch is slow, but must not stop.
         share = most // self._alignment * self._alignment
-        if sequence.n_until_pause - share == 1 and not self._deterministic:
-            # A last token on its own would go through the kernels for single rows.
-            share -= self._alignment if share > self._alignment else self._alignment // 4
+        if sequence.n_until_pause - share < MIN_ROWS and not self._deterministic:
+            share -= self._alignment if share > self._alignment else MIN_ROWS
         return share
 
     def _whose_turn(self) -> tuple[LoraSet, list[Sequence]]:

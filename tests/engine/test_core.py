@@ -18,7 +18,7 @@ from engine.request import (
     ThoughtBudget,
     Usage,
 )
-from engine.scheduler import MOST_BRANCHING
+from engine.scheduler import MIN_ROWS, MOST_BRANCHING
 from engine.vocab_math import Row
 from engine.waiting import PATIENCE
 from tests.engine.fakes import END, FakeRunner, Harness, continuation, make_core
@@ -73,9 +73,20 @@ def test_a_long_prompt_never_stops_a_running_stream() -> None:
 def test_a_lone_prompt_takes_whole_passes() -> None:
     runner = FakeRunner()
     harness = Harness(make_core(runner, ubatch_size=32))
-    harness.add(request("a", [1] * 70, 1))
+    harness.add(request("a", [1] * 74, 1))
     harness.run()
-    assert [batch.n_tokens for batch in runner.batches] == [32, 32, 6]
+    assert [batch.n_tokens for batch in runner.batches] == [32, 32, 10]
+
+
+@pytest.mark.parametrize("length", range(65, 90))
+def test_no_prompt_ends_in_a_piece_of_few_rows(length: int) -> None:
+    runner = FakeRunner()
+    harness = Harness(make_core(runner, ubatch_size=32))
+    harness.add(request("a", [1] * length, 1))
+    harness.run()
+    sizes = [batch.n_tokens for batch in runner.batches]
+    assert sum(sizes) == length
+    assert min(sizes) >= MIN_ROWS
 
 
 def test_a_slow_model_looks_at_its_inbox_every_second() -> None:
