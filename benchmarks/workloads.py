@@ -104,7 +104,7 @@ class Workloads:
     async def busy(self) -> float:
         """One stream beside another process that computes."""
         with busy_neighbour():
-            return (await at(self._client, 1, 48, 100 * self._new()))["tok_s"]
+            return (await at(self._client, 1, 32, 100 * self._new()))["tok_s"]
 
     async def shared_prompt(self) -> float:
         """Seconds until 8 users of one new system prompt have their answers."""
