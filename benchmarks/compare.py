@@ -59,11 +59,11 @@ def serving(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 def wait_healthy(process: subprocess.Popen[bytes], port: int) -> None:
     for _ in range(600):
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args} ended with {process.returncode}")
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
             return
-        if process.poll() is not None:
-            raise SystemExit(f"{process.args} ended with {process.returncode}")
         time.sleep(0.1)
     raise SystemExit(f"{process.args} did not become healthy")
 
@@ -71,7 +71,8 @@ def wait_healthy(process: subprocess.Popen[bytes], port: int) -> None:
 def resident_mib(pid: int) -> float:
     """The most memory that a process and its children ever held."""
     status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    # A child that has ended, and nobody has asked for its end, has no memory.
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0")
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(line.split()[1]) / 1024 + sum(resident_mib(int(child)) for child in children)
 

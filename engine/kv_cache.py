@@ -175,13 +175,20 @@ class KVCache:
         """A slot that holds all of `prompt`, for whom the logits after it are known already; None
         if it would have to be computed."""
         wanted = Held(prompt, lora)
-        for slot in self._well_placed():
-            if self._holds(self._idle[slot], wanted, self._floors.get(slot, 0)):
-                self._reuse(slot, len(prompt))
-                return slot
+        if (slot := self._whole_in(self._well_placed(), wanted)) is not None:
+            return slot
         for copy in self._copies.candidates(wanted):
             if self._holds(copy.held, wanted, self._floor_of(len(copy.held.tokens))):
                 return self._restore(copy, len(prompt))
+        # A gap between the slots at work costs less than the prompt.
+        return self._whole_in(list(self._idle), wanted)
+
+    def _whole_in(self, slots: list[int], wanted: Held) -> int | None:
+        """Takes the first of the idle `slots` that holds all that is wanted."""
+        for slot in slots:
+            if self._holds(self._idle[slot], wanted, self._floors.get(slot, 0)):
+                self._reuse(slot, len(wanted.tokens))
+                return slot
         return None
 
     def _holds(self, held: Held, wanted: Held, floor: int) -> bool:
@@ -372,8 +379,11 @@ class KVCache:
         if not self._floor_of(n_held):
             self._copies.keep(slot, held, spare)
             return
-        # They will be of use as a whole only, so they end where prefixes are cut, or part.
-        ends = {n - n % self._align for n in (n_held, *held.checkpoints) if n <= n_held}
+        # They will be of use as a whole only, so they end where prefixes are cut, or part: for the
+        # next turn, for the same prompt again, for another turn after the same messages.
+        again = held.n_prompt - self._min_computed
+        wanted = (n_held, again, *held.checkpoints)
+        ends = {n - n % self._align for n in wanted if 0 < n <= n_held}
         for length in sorted(ends, reverse=True):
             if length >= self._floors.get(slot, 0):
                 cut = structs.replace(held, tokens=held.tokens[:length])

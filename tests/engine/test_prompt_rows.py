@@ -45,6 +45,22 @@ def test_one_token_of_a_known_prompt_takes_no_pass_through_the_model() -> None:
     assert sum(batch.n_tokens for batch in runner.batches) == 0
 
 
+def test_several_at_once_take_none_either() -> None:
+    runner = FakeRunner(slots=8)
+    harness = Harness(make_core(runner))
+    prompts = [[number, *PROMPT] for number in range(50, 54)]
+    for number, prompt in enumerate(prompts):
+        ask(harness, f"first {number}", prompt, max_tokens=1)
+    for number, prompt in enumerate(prompts):
+        harness.add(request(f"together {number}", prompt, max_tokens=1))
+    harness.run()
+    runner.batches.clear()
+    for number, prompt in enumerate(prompts):
+        harness.add(request(f"again {number}", prompt, max_tokens=1))
+    harness.run()
+    assert sum(batch.n_tokens for batch in runner.batches) == 0
+
+
 def test_it_comes_back_from_host_memory_too() -> None:
     runner = FakeRunner(slots=1)
     harness = Harness(make_core(runner))
