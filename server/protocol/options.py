@@ -15,11 +15,9 @@ class LoraOption(Struct, frozen=True):
     scale: float = 1.0
 
 
-class GenerationOptions(Struct, kw_only=True):
-    """Base of the requests that generate text."""
+class SharedOptions(Struct, kw_only=True):
+    """What has one name in all of OpenAI's APIs, and what is added to them here."""
 
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
     context_length_exceeded_behavior: str | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -30,7 +28,6 @@ class GenerationOptions(Struct, kw_only=True):
     repetition_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     seed: int | None = None
-    n: int | None = None
     stop: str | list[str] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
@@ -43,3 +40,11 @@ class GenerationOptions(Struct, kw_only=True):
     service_tier: str | None = None
     metadata: dict[str, str] | None = None
     lora: list[LoraOption] | None = None
+
+
+class GenerationOptions(SharedOptions, kw_only=True):
+    """Base of the requests that generate text."""
+
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None

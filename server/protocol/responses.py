@@ -7,7 +7,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from server.protocol.chat_completions import Timings, TokenLogprob
-from server.protocol.options import LoraOption
+from server.protocol.options import SharedOptions
 
 Json = dict[str, Any]
 
@@ -36,7 +36,7 @@ class StreamOptions(Struct):
     include_obfuscation: bool | None = None
 
 
-class ResponsesRequest(Struct, kw_only=True):
+class ResponsesRequest(SharedOptions, kw_only=True):
     """OpenAI's fields, and the samplers that chat completions know beside them."""
 
     input: str | list[Json] | None = None
@@ -54,37 +54,17 @@ class ResponsesRequest(Struct, kw_only=True):
     reasoning: Reasoning | None = None
     max_output_tokens: int | None = None
     max_tool_calls: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
     top_logprobs: int | None = None
     truncation: str | None = None
-    metadata: dict[str, str] | None = None
-    service_tier: str | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
     background: bool | None = None
     conversation: str | Json | None = None
     prompt: Json | None = None
     context_management: list[Json] | None = None
     moderation: Json | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    include_stop_str_in_output: bool | None = None
-    ignore_eos: bool | None = None
-    context_length_exceeded_behavior: str | None = None
     enable_thinking: bool | None = None
     reasoning_budget: int | None = None
     chat_template_kwargs: Json | None = None
     fallbacks: list[str] | None = None
-    lora: list[LoraOption] | None = None
 
 
 class OutputText(Struct, tag_field="type", tag="output_text", kw_only=True):

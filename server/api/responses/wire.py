@@ -15,17 +15,15 @@ from server.api.responses.items import Conversation, Turn
 from server.api.responses.tools import ChatTools, chat_tool_choice, chat_tools
 from server.errors import ApiError, InvalidRequest, Loc, UnsupportedField, field_path, quote
 from server.protocol.chat_completions import ChatCompletionRequest
+from server.protocol.options import SharedOptions
 from server.protocol.responses import ResponsesRequest
 
 UNSERVED = ("background", "conversation", "prompt", "context_management", "moderation")
 """Fields that are refused unless they are null, false or empty."""
 SHARED = (
-    *("model", "stream", "parallel_tool_calls", "temperature", "top_p", "top_k", "min_p"),
-    *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "seed"),
-    *("stop", "include_stop_str_in_output", "ignore_eos", "user", "safety_identifier"),
-    *("prompt_cache_key", "prompt_cache_retention", "service_tier", "metadata"),
-    *("context_length_exceeded_behavior", "enable_thinking", "reasoning_budget"),
-    *("chat_template_kwargs", "lora"),
+    *SharedOptions.__struct_fields__,
+    *("model", "stream", "parallel_tool_calls"),
+    *("enable_thinking", "reasoning_budget", "chat_template_kwargs"),
 )
 """Fields that mean the same in both."""
 RENAMED: dict[str, Loc] = {
