@@ -209,31 +209,30 @@ def _call_delta(delta: chat.CallDelta, legacy: bool) -> Delta:
     function = FunctionDelta(name=delta.name or UNSET, arguments=delta.arguments)
     if legacy:
         return Delta(function_call=function)
-    first = bool(delta.id)
-    return Delta(
-        tool_calls=[
-            ToolCallDelta(
-                index=delta.index,
-                id=delta.id if first else UNSET,
-                type="function" if first else UNSET,
-                function=function,
-            )
-        ]
-    )
+    return _tool_delta(delta, "function", function=function)
 
 
 def _custom_delta(delta: chat.CallDelta, text: str) -> Delta:
+    custom = CustomDelta(name=delta.name or UNSET, input=text)
+    return _tool_delta(delta, "custom", custom=custom)
+
+
+def _tool_delta(
+    delta: chat.CallDelta,
+    kind: str,
+    *,
+    function: FunctionDelta | UnsetType = UNSET,
+    custom: CustomDelta | UnsetType = UNSET,
+) -> Delta:
     first = bool(delta.id)
-    return Delta(
-        tool_calls=[
-            ToolCallDelta(
-                index=delta.index,
-                id=delta.id if first else UNSET,
-                type="custom" if first else UNSET,
-                custom=CustomDelta(name=delta.name or UNSET, input=text),
-            )
-        ]
+    part = ToolCallDelta(
+        index=delta.index,
+        id=delta.id if first else UNSET,
+        type=kind if first else UNSET,
+        function=function,
+        custom=custom,
     )
+    return Delta(tool_calls=[part])
 
 
 def tool_call(call: ToolCall, customs: frozenset[str]) -> ToolCall | CustomToolCall:
