@@ -63,16 +63,13 @@ class JsonBody(Generic[T]):
     def decode(self, body: bytes) -> tuple[T, list[str]]:
         """As `read`, from bytes."""
         try:
-            # Before all else: the values and names of unknown fields are not looked at below.
-            body.decode()
-            keys = _keys.decode(body)
+            body.decode()  # msgspec passes over unknown fields, whatever their bytes are
             value = self._decoder.decode(body)
         except msgspec.ValidationError as error:
             value = self._decode_leniently(body, error)
-            keys = _keys.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _malformed(error) from None
-        return value, [key for key in keys if key not in self._fields]
+        return value, [key for key in _keys.decode(body) if key not in self._fields]
 
     def _decode_leniently(self, body: bytes, error: msgspec.ValidationError) -> T:
         """Takes `8.0` for the integer 8, as clients without integers send it."""

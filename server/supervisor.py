@@ -20,7 +20,6 @@ from server.crashes import CrashRecord
 
 log = logging.getLogger("ingle.supervisor")
 
-FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 CRASHES, PERIOD = 5, 120.0
 """More deaths than this within so many seconds, and the parent gives up."""
 LOAD_FAILED, GAVE_UP = 2, 70
@@ -44,16 +43,15 @@ class Supervisor:
 
     def run(self) -> int | None:
         """Start a worker; another whenever one is killed by a signal that nobody sent for."""
-        previous = {name: signal.getsignal(getattr(signal, name)) for name in FORWARDED}
-        for name in FORWARDED:
-            signal.signal(getattr(signal, name), self._forward)
+        forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        previous = {number: signal.signal(number, self._forward) for number in forwarded}
         while True:
             alive, lifeline = os.pipe()
             self._worker = os.fork()
             if self._worker == 0:
                 os.close(lifeline)
-                for name, handler in previous.items():
-                    signal.signal(getattr(signal, name), handler)
+                for number, handler in previous.items():
+                    signal.signal(number, handler)
                 _become_worker(alive)
                 return None
             os.close(alive)
@@ -94,7 +92,7 @@ class Supervisor:
         return sum(now - death < PERIOD for death in self._deaths) >= CRASHES
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
-        if number != getattr(signal, "SIGHUP", None):
+        if number != signal.SIGHUP:
             self._stopping = True
         if self._worker:
             os.kill(self._worker, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -33,7 +34,7 @@ class Numbers(Protocol):
         """The next sequence number."""
 
 
-class OpenItem:
+class OpenItem(ABC):
     """Base: an item at `index` of the output, with its text so far."""
 
     prefix = ""
@@ -49,21 +50,21 @@ class OpenItem:
         """What it says so far."""
         return "".join(self._pieces)
 
+    @abstractmethod
     def item(self, status: str) -> OutputItem:
         """As it stands."""
-        raise NotImplementedError
 
     def begin(self) -> Events:
         """After the item itself was announced."""
         return iter(())
 
+    @abstractmethod
     def add(self, text: str, logprobs: list[TokenLogprob] | None = None) -> Events:
         """More text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> Events:
         """Before the whole item is given."""
-        raise NotImplementedError
 
     def _next(self) -> int:
         return self._numbers.number()
