@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from engine.embedding import Embedder, EmbeddingRequest, Embeddings
 from engine.embedding_queue import EmbeddingQueue, Job, Place
-from engine.engine import EngineStats, State
+from engine.engine_thread import FAILURES_BEFORE_GIVING_UP, EngineStats, EngineThread
 from engine.errors import (
     ContextLengthExceeded,
     EngineError,
     EngineUnavailable,
-    QueueFull,
     RequestError,
     StepFailed,
 )
@@ -27,17 +23,12 @@ from engine.llama.tokenizer import Tokenizer
 from engine.neighbours import ThreadGovernor
 from engine.settings import ModelInfo, ModelSettings
 
-if TYPE_CHECKING:
-    from engine.probe import ProbeResult
-
 log = logging.getLogger("ingle.engine")
 
 Outcome = Embeddings | EngineError
 
-_FAILURES_BEFORE_GIVING_UP = 3
 
-
-class EmbeddingEngine:
+class EmbeddingEngine(EngineThread[Job, asyncio.Future[Embeddings], Outcome]):
     """Packs inputs over one model. `embed` belongs to one event loop."""
 
     def __init__(
@@ -51,28 +42,12 @@ class EmbeddingEngine:
         release: Callable[[], None] = lambda: None,
     ) -> None:
         """`release` frees what is behind the embedder, on the engine's thread, at the end."""
-        self.info = info
+        super().__init__("embedding", info, max_queue=max_queue, release=release)
         self.tokenizer = tokenizer
-        self.state: State = "ready"
-        self.failure: str | None = None
-        self.settings: ModelSettings | None = None
-        self.probed: ProbeResult | None = None
-        """What it was loaded with, and why; whoever loaded it says so."""
         self._embedder = embedder
         self._governor = governor
-        self._release = release
-        self._max_queue = max_queue
-        self._max_in_flight = info.parallel + max_queue
         self._queue = EmbeddingQueue(embedder.pack_tokens, embedder.max_inputs)
         self._running = 0
-        self._inbox: deque[Job | str] = deque()
-        """New requests, and the ids of those to abort."""
-        self._wake = threading.Event()
-        self._waiting: dict[str, asyncio.Future[Embeddings]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="embedding", daemon=True)
 
     @classmethod
     def load(
@@ -93,26 +68,16 @@ class EmbeddingEngine:
         engine.settings = model.settings
         return engine
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the thread; results arrive on `loop`."""
-        self._loop = loop
-        self._thread.start()
-
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """The rows of `request`; cancelling this aborts it.
 
         Raises EngineUnavailable, QueueFull, ContextLengthExceeded, InvalidToken, RequestError or
         StepFailed.
         """
-        if self.state != "ready":
-            raise EngineUnavailable(self.state, self.failure or "")
-        if len(self._waiting) >= self._max_in_flight:
-            raise QueueFull(self._max_queue, retry_after=1)
+        self._check_open()
         self._check(request)
         future: asyncio.Future[Embeddings] = asyncio.get_running_loop().create_future()
-        self._waiting[request.id] = future
-        self._idle.clear()
-        self._post(Job(request, time.monotonic()))
+        self._enter(request.id, future, Job(request, time.monotonic()))
         try:
             return await future
         finally:
@@ -122,7 +87,7 @@ class EmbeddingEngine:
 
     def _check(self, request: EmbeddingRequest) -> None:
         """Everything that native code would not survive is refused here."""
-        if request.id in self._waiting:
+        if request.id in self._waiters:
             raise RequestError(f"a request with the id {request.id} is running")
         if not request.inputs or not all(request.inputs):
             raise RequestError("an input has no tokens")
@@ -135,40 +100,10 @@ class EmbeddingEngine:
 
     def stats(self) -> EngineStats:
         """Counts of this moment."""
-        running = min(self._running, len(self._waiting))
-        return EngineStats(running, len(self._waiting) - running, self.info.parallel)
+        running = min(self._running, len(self._waiters))
+        return EngineStats(running, len(self._waiters) - running, self.info.parallel)
 
-    async def drain(self, timeout: float) -> None:
-        """Refuse new requests and wait, at most `timeout` seconds, for the running ones."""
-        if self.state == "ready":
-            self.state = "draining"
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout)
-        except TimeoutError:
-            log.warning("%d requests did not end within %.0f s", len(self._waiting), timeout)
-
-    def close(self) -> None:
-        """Stop after the current pass, fail what is left and free the model; blocks until then."""
-        if self.state != "failed":
-            self.state = "stopped"
-        self._wake.set()
-        if self._thread.ident is None:
-            self._release()  # loaded, but never started
-        else:
-            self._thread.join()
-        stopped = EngineUnavailable("stopped")
-        self._hand_over([(request_id, stopped) for request_id in self._waiting])
-
-    def _forget(self, request_id: str) -> None:
-        self._waiting.pop(request_id, None)
-        if not self._waiting:
-            self._idle.set()
-
-    # Everything below runs on the engine's thread, but for `_post` and `_deliver`.
-
-    def _post(self, message: Job | str) -> None:
-        self._inbox.append(message)
-        self._wake.set()
+    # Everything below runs on the engine's thread, but for `_deliver`.
 
     def _run(self) -> None:
         failures = 0
@@ -177,8 +112,7 @@ class EmbeddingEngine:
             pack = self._queue.next_pack()
             self._running = len({place.job.request.id for place in pack})
             if not pack:
-                self._wake.wait()
-                self._wake.clear()
+                self._wait()
                 continue
             try:
                 self._compute(pack)
@@ -214,7 +148,7 @@ class EmbeddingEngine:
     def _recover(self, pack: list[Place], error: Exception, failures: int) -> None:
         log.exception("a pass failed; its requests are lost")
         failure = StepFailed(str(error) or type(error).__name__)
-        if failures >= _FAILURES_BEFORE_GIVING_UP:
+        if failures >= FAILURES_BEFORE_GIVING_UP:
             self.failure, self.state = str(failure), "failed"
         lost = {place.job.request.id for place in pack}
         for request_id in lost:
@@ -227,13 +161,12 @@ class EmbeddingEngine:
         error = EngineUnavailable(self.state, self.failure or "")
         self._hand_over([(job.request.id, error) for job in self._queue.clear()])
 
-    def _hand_over(self, outcomes: list[tuple[str, Outcome]]) -> None:
-        if outcomes and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._deliver, outcomes)
+    def _failed(self, error: EngineError) -> Outcome:
+        return error
 
     def _deliver(self, outcomes: list[tuple[str, Outcome]]) -> None:
         for request_id, outcome in outcomes:
-            future = self._waiting.get(request_id)
+            future = self._waiters.get(request_id)
             if future is None or future.done():
                 continue
             if isinstance(outcome, Embeddings):

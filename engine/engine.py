@@ -6,26 +6,20 @@ No lock is held while the model computes.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Literal
-
-from msgspec import Struct
 
 from engine.constraint import ConstraintCompiler
 from engine.core import EngineCore, Outgoing
 from engine.counters import CacheCounters, Counters
 from engine.disk_cache import DiskCache
+from engine.engine_thread import FAILURES_BEFORE_GIVING_UP, EngineStats, EngineThread
 from engine.errors import (
     ContextLengthExceeded,
     EngineError,
     EngineUnavailable,
     InvalidGrammar,
-    QueueFull,
     RequestError,
     StepFailed,
 )
@@ -43,15 +37,7 @@ from engine.settings import ModelInfo, ModelSettings
 from engine.snapshot import Snapshot
 from engine.stream import Stream
 
-if TYPE_CHECKING:
-    from engine.probe import ProbeResult
-
 log = logging.getLogger("ingle.engine")
-
-State = Literal["ready", "draining", "failed", "stopped"]
-
-_FAILURES_BEFORE_GIVING_UP = 3
-
 
 _ROW_GROUP = 4
 """Rows that the kernels of repacked weights compute together."""
@@ -92,15 +78,7 @@ def _disk_cache(settings: ModelSettings, info: ModelInfo) -> DiskCache | None:
     )
 
 
-class EngineStats(Struct, frozen=True):
-    """A glance at the load."""
-
-    running: int
-    waiting: int
-    slots: int
-
-
-class Engine:
+class Engine(EngineThread[RequestState, Stream, Event]):
     """Continuous batching over one model. `submit` and `Stream` belong to one event loop."""
 
     def __init__(
@@ -113,26 +91,10 @@ class Engine:
         release: Callable[[], None] = lambda: None,
     ) -> None:
         """`release` frees what is behind the core, on the engine's thread, after the last step."""
-        self.info = info
+        super().__init__("engine", info, max_queue=max_queue, release=release)
         self.tokenizer = tokenizer
-        self.state: State = "ready"
-        self.failure: str | None = None
-        self.settings: ModelSettings | None = None
-        self.probed: ProbeResult | None = None
-        """What it was loaded with, and why; whoever loaded it says so."""
         self._constraints: ConstraintCompiler | None = None
         self._core = core
-        self._max_in_flight = info.parallel + max_queue
-        self._max_queue = max_queue
-        self._release = release
-        self._inbox: deque[RequestState | str] = deque()
-        """New requests, and the ids of those to abort."""
-        self._wake = threading.Event()
-        self._streams: dict[str, Stream] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @classmethod
     def load(
@@ -169,32 +131,23 @@ class Engine:
         engine.settings = settings
         return engine
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the thread; events arrive on `loop`."""
-        self._loop = loop
-        self._thread.start()
-
     def submit(self, request: Request) -> Stream:
         """Put `request` in line; on the loop.
 
         Raises EngineUnavailable, QueueFull, ContextLengthExceeded, InvalidToken, InvalidGrammar,
         InvalidLora or RequestError.
         """
-        if self.state != "ready":
-            raise EngineUnavailable(self.state, self.failure or "")
-        if len(self._streams) >= self._max_in_flight:
-            raise QueueFull(self._max_queue, retry_after=1)
+        self._check_open()
         self._check(request)
         constraint, lora = self._constraint(request), self._lora_set(request)
         stream = Stream(lambda: self._cancel(request.id))
-        self._streams[request.id] = stream
-        self._idle.clear()
-        self._post(RequestState(request, time.monotonic(), constraint, lora))
+        state = RequestState(request, time.monotonic(), constraint, lora)
+        self._enter(request.id, stream, state)
         return stream
 
     def _check(self, request: Request) -> None:
         """Everything that native code would not survive is refused here."""
-        if request.id in self._streams:
+        if request.id in self._waiters:
             raise RequestError(f"a request with the id {request.id} is running")
         if not request.prompt:
             raise RequestError("the prompt has no tokens")
@@ -241,22 +194,17 @@ class Engine:
 
     def abort(self, request_id: str) -> None:
         """Cancel the stream of a request, if there still is one; on the loop."""
-        if stream := self._streams.get(request_id):
+        if stream := self._waiters.get(request_id):
             stream.cancel()
 
     def _cancel(self, request_id: str) -> None:
         self._forget(request_id)
         self._post(request_id)
 
-    def _forget(self, request_id: str) -> None:
-        self._streams.pop(request_id, None)
-        if not self._streams:
-            self._idle.set()
-
     def stats(self) -> EngineStats:
         """Counts of this moment."""
         running = len(self._core.scheduler.running)
-        return EngineStats(running, max(0, len(self._streams) - running), self.info.parallel)
+        return EngineStats(running, max(0, len(self._waiters) - running), self.info.parallel)
 
     def snapshot(self) -> Snapshot:
         """What the engine is doing."""
@@ -272,32 +220,7 @@ class Engine:
         """What prompts found of themselves."""
         return self._core.cache_counters
 
-    async def drain(self, timeout: float) -> None:
-        """Refuse new requests and wait, at most `timeout` seconds, for the running ones."""
-        if self.state == "ready":
-            self.state = "draining"
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout)
-        except TimeoutError:
-            log.warning("%d requests did not end within %.0f s", len(self._streams), timeout)
-
-    def close(self) -> None:
-        """Stop after the current step, fail what is left and free the model; blocks until then."""
-        if self.state != "failed":
-            self.state = "stopped"
-        self._wake.set()
-        if self._thread.ident is None:
-            self._release()  # loaded, but never started
-        else:
-            self._thread.join()
-        stopped = RequestFailed(EngineUnavailable("stopped"))
-        self._hand_over([(request_id, stopped) for request_id in list(self._streams)])
-
-    # Everything below runs on the engine's thread, but for `_post` and `_deliver`.
-
-    def _post(self, message: RequestState | str) -> None:
-        self._inbox.append(message)
-        self._wake.set()
+    # Everything below runs on the engine's thread, but for `_deliver`.
 
     def _run(self) -> None:
         failures = 0
@@ -305,8 +228,7 @@ class Engine:
             try:
                 self._read_inbox()
                 if not self._core.scheduler.has_work:
-                    self._wake.wait()
-                    self._wake.clear()
+                    self._wait()
                     continue
                 self._send(self._core.step())
                 failures = 0
@@ -344,7 +266,7 @@ class Engine:
         log.exception("a step failed; its requests are lost")
         failure = StepFailed(str(error) or type(error).__name__)
         lost = list(self._core.states.values())
-        if failures >= _FAILURES_BEFORE_GIVING_UP:
+        if failures >= FAILURES_BEFORE_GIVING_UP:
             self.failure, self.state = str(failure), "failed"
         try:
             self._core.fail_all()
@@ -355,13 +277,12 @@ class Engine:
     def _send(self, outgoing: Outgoing) -> None:
         self._hand_over([(state.request.id, event) for state, event in outgoing])
 
-    def _hand_over(self, events: list[tuple[str, Event]]) -> None:
-        if events and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._deliver, events)
+    def _failed(self, error: EngineError) -> Event:
+        return RequestFailed(error)
 
     def _deliver(self, events: list[tuple[str, Event]]) -> None:
         for request_id, event in events:
-            stream = self._streams.get(request_id)
+            stream = self._waiters.get(request_id)
             if stream is None:
                 continue
             stream.put(event)

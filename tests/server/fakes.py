@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from engine.counters import Counters
-from engine.engine import EngineStats
+from engine.engine_thread import EngineStats
 from engine.errors import EngineError
 from engine.probe import ProbeResult
 from engine.request import (
