@@ -15,9 +15,7 @@ from msgspec import Struct
 from engine.batch import Drop, Export, Import, MemoryOp, Save, Trim
 from engine.disk_cache import DiskCache
 from engine.prefix_index import Held, PrefixIndex
-
-WORTH_COPYING = 32
-"""Tokens below which a copy is not worth its memory and the handling."""
+from engine.prefix_rules import WORTH_COPYING, PrefixRules
 
 
 class HostCopy(Struct, eq=False):
@@ -33,6 +31,11 @@ class HostCopy(Struct, eq=False):
     from_disk: bool = False
     """Read from a file, not copied from a slot."""
 
+    @property
+    def level(self) -> str:
+        """Of the cache, as it is counted."""
+        return "disk" if self.from_disk else "memory"
+
 
 class HostCopies:
     """Copies of slots."""
@@ -41,16 +44,14 @@ class HostCopies:
         self,
         queue: Callable[[MemoryOp], None],
         *,
-        can_trim: bool,
-        window: int = 0,
+        rules: PrefixRules,
         budget: int = 0,
         bytes_per_token: int = 0,
         disk: DiskCache | None = None,
     ) -> None:
         """`queue` takes what the next step has to do for it; `budget` is in bytes."""
         self._queue = queue
-        self._can_trim = can_trim
-        self._window = window
+        self._rules = rules
         self._budget = budget
         self._bytes_per_token = bytes_per_token
         self._bytes_per_copy = 0
@@ -85,7 +86,7 @@ class HostCopies:
         """It is restored now. A state that cannot be trimmed and is used twice is shared."""
         self._copies.move_to_end(copy.handle)
         copy.uses += 1
-        copy.shared = copy.shared or (copy.uses > 1 and not self._can_trim)
+        copy.shared = copy.shared or (copy.uses > 1 and not self._rules.can_trim)
 
     def use_family(self, key: str) -> None:
         """A request with this key came: what belongs to it stays longer."""
@@ -127,7 +128,7 @@ class HostCopies:
 
     def _whole(self, held: Held) -> bool:
         """Whether a copy of it is of use only as a whole."""
-        return not self._can_trim or len(held.tokens) > self._window > 0
+        return not self._rules.can_trim or self._rules.floor_of(len(held.tokens)) > 0
 
     def save(self, slot: int, held: Held) -> HostCopy:
         """Copy a slot, whatever the budget; copies of its prefixes are then of no use, unless

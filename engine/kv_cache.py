@@ -9,7 +9,7 @@ step.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct, structs
 
@@ -17,10 +17,10 @@ from engine.batch import Clear, Copy, CopyReport, MemoryOp, Restore, Trim
 from engine.costs import SourceCosts
 from engine.counters import CacheCounters
 from engine.disk_cache import DiskCache, DiskEntry, Fetch
-from engine.host_copies import WORTH_COPYING, HostCopies, HostCopy
+from engine.host_copies import HostCopies, HostCopy
 from engine.lora import LoraSet
 from engine.prefix_index import Held
-from engine.radix_cache import common_prefix
+from engine.prefix_rules import WORTH_COPYING, Prefill, PrefixRules
 
 
 class Running(Struct, frozen=True):
@@ -30,16 +30,6 @@ class Running(Struct, frozen=True):
     held: Held
     more: bool = False
     """It holds more than that, which is not for others."""
-
-
-class Prefill(Struct, frozen=True):
-    """A prompt of which the first `n_computed` tokens are computed."""
-
-    prompt: list[int]
-    n_computed: int
-    lora: LoraSet = ()
-    checkpoints: Sequence[int] = ()
-    """Lengths at which a copy will be made of memory that cannot be trimmed."""
 
 
 class KVCache:
@@ -58,17 +48,10 @@ class KVCache:
         bytes_per_token: int = 0,
         disk: DiskCache | None = None,
     ) -> None:
-        """`budget` bytes for copies. Of every prompt at least `min_computed` tokens are computed:
-        one for its logits, more where short runs take another path through the arithmetic; and
-        prefixes are multiples of `align`, where kernels work on groups of rows. Without `retain`
-        (the unified layout, where every cell slows every sequence) a slot is cleared as soon as
-        it is idle. Of more tokens than a sliding `window` a copy keeps just the window in some
-        layers: it is of use only as a whole, and a slot restored from it only from there on."""
-        self._can_trim = can_trim
-        self._window = window
+        """`budget` bytes for copies; `PrefixRules` has the rest. Without `retain` (the unified
+        layout, where every cell slows every sequence) a slot is cleared as soon as it is idle."""
+        self._rules = PrefixRules(can_trim, window, min_computed, align)
         self._retain = retain
-        self._min_computed = min_computed
-        self._align = align
         self._budget = budget
         self._idle = OrderedDict((slot, Held([])) for slot in range(n_slots))
         """Slot → what it still holds, least recently used first."""
@@ -81,8 +64,7 @@ class KVCache:
         self.counters = CacheCounters()
         self._copies = HostCopies(
             self.queue,
-            can_trim=can_trim,
-            window=window,
+            rules=self._rules,
             budget=budget,
             bytes_per_token=bytes_per_token,
             disk=disk,
@@ -91,7 +73,7 @@ class KVCache:
     @property
     def can_trim(self) -> bool:
         """Whether a prefix of what a slot holds can be kept."""
-        return self._can_trim
+        return self._rules.can_trim
 
     @property
     def n_idle(self) -> int:
@@ -128,7 +110,7 @@ class KVCache:
 
     def match_prefix(self, prompt: list[int], lora: LoraSet = ()) -> int:
         """Tokens of `prompt` that an idle slot or a copy could save; changes nothing."""
-        wanted = self._reusable(prompt, lora)
+        wanted = self._rules.reusable(prompt, lora)
         in_slots = (self._in_slot(slot, held, wanted) for slot, held in self._idle.items())
         return max(self._best_copy(wanted)[1], *in_slots, 0)
 
@@ -143,7 +125,7 @@ class KVCache:
 
         What has the same `key`, if there is one, is kept longer. KeyError if no slot is idle.
         """
-        wanted = self._reusable(prompt, lora)
+        wanted = self._rules.reusable(prompt, lora)
         if key:
             self._copies.use_family(key)
         slot, length = self._best_idle(wanted)
@@ -152,7 +134,7 @@ class KVCache:
         level = "slot"
         if copy is not None and self._pays(in_copy - length, copied=copy.size):
             source, length = copy.held, in_copy
-            level = "disk" if copy.from_disk else "memory"
+            level = copy.level
         else:
             copy = None
         other, in_other = self._best_other(wanted, running)
@@ -166,36 +148,43 @@ class KVCache:
         else:
             self._reuse(slot, length)
         self.counters.found(len(prompt), level, length)
-        if self._can_trim and WORTH_COPYING <= length <= source.n_prompt - WORTH_COPYING:
+        if self._rules.can_trim and WORTH_COPYING <= length <= source.n_prompt - WORTH_COPYING:
             # Two prompts part here: others may begin like them.
             self._copies.keep_shared(slot, Held(prompt[:length], lora, length, key))
         return slot, length
 
-    def take_whole(self, prompt: list[int], lora: LoraSet = ()) -> int | None:
+    def take_whole(self, prompt: list[int], lora: LoraSet = (), key: str = "") -> int | None:
         """A slot that holds all of `prompt`, for whom the logits after it are known already; None
-        if it would have to be computed."""
+        if it would have to be computed. `key` as in `acquire`."""
         wanted = Held(prompt, lora)
-        if (slot := self._whole_in(self._well_placed(), wanted)) is not None:
-            return slot
-        for copy in self._copies.candidates(wanted):
-            if self._holds(copy.held, wanted, self._floor_of(len(copy.held.tokens))):
-                return self._restore(copy, len(prompt))
-        # A gap between the slots at work costs less than the prompt.
-        return self._whole_in(list(self._idle), wanted)
+        found = (
+            self._whole_in(self._well_placed(), wanted)
+            or self._whole_copy(wanted)
+            # A gap between the slots at work costs less than the prompt.
+            or self._whole_in(list(self._idle), wanted)
+        )
+        if found is None:
+            return None
+        if key:
+            self._copies.use_family(key)
+        slot, level = found
+        self.counters.found(len(prompt), level, len(prompt))
+        return slot
 
-    def _whole_in(self, slots: list[int], wanted: Held) -> int | None:
+    def _whole_in(self, slots: list[int], wanted: Held) -> tuple[int, str] | None:
         """Takes the first of the idle `slots` that holds all that is wanted."""
         for slot in slots:
-            if self._holds(self._idle[slot], wanted, self._floors.get(slot, 0)):
+            if self._rules.holds(self._idle[slot], wanted, self._floors.get(slot, 0)):
                 self._reuse(slot, len(wanted.tokens))
-                return slot
+                return slot, "slot"
         return None
 
-    def _holds(self, held: Held, wanted: Held, floor: int) -> bool:
-        """Whether `held` is `wanted`, or begins with it and can be trimmed to it."""
-        length = len(wanted.tokens)
-        fits = floor <= length if self._can_trim else len(held.tokens) == length
-        return fits and held.lora == wanted.lora and held.tokens[:length] == wanted.tokens
+    def _whole_copy(self, wanted: Held) -> tuple[int, str] | None:
+        """The same from a copy in host memory."""
+        for copy in self._copies.candidates(wanted):
+            if self._rules.holds(copy.held, wanted, self._rules.floor_of(len(copy.held.tokens))):
+                return self._restore(copy, len(wanted.tokens)), copy.level
+        return None
 
     def _pays(self, gain: int, copied: int, read: int = 0) -> bool:
         return gain >= WORTH_COPYING and self._costs.pays(gain, copied=copied, read=read)
@@ -204,18 +193,11 @@ class KVCache:
         self, prompt: list[int], prefills: Iterable[Prefill], lora: LoraSet = ()
     ) -> bool:
         """Whether a prefill under way will soon hold much more of `prompt` than can be had now."""
-        wanted = self._reusable(prompt, lora)
+        wanted = self._rules.reusable(prompt, lora)
         coming = max(
-            (self._coming(each, wanted) for each in prefills if each.lora == lora), default=0
+            (self._rules.coming(each, wanted) for each in prefills if each.lora == lora), default=0
         )
         return coming >= WORTH_COPYING and coming >= self.match_prefix(prompt, lora) + WORTH_COPYING
-
-    def _coming(self, prefill: Prefill, wanted: Held) -> int:
-        """Tokens of `wanted` that a prefill will have but has not yet."""
-        shared = common_prefix(prefill.prompt, wanted.tokens)
-        if not self._can_trim:
-            shared = max((n for n in prefill.checkpoints if n <= shared), default=0)
-        return shared if shared > prefill.n_computed else 0
 
     def fetch(
         self, prompt: list[int], running: Iterable[Running] = (), lora: LoraSet = ()
@@ -223,7 +205,7 @@ class KVCache:
         """Begin to read what only the disk has of `prompt`; None where that does not pay."""
         if self._disk is None:
             return None
-        wanted = self._reusable(prompt, lora)
+        wanted = self._rules.reusable(prompt, lora)
         entries = [each for each in self._disk.candidates(wanted) if self._fits(each)]
         if not entries:
             return None
@@ -259,41 +241,18 @@ class KVCache:
                 self._disk.store(held, data)
 
     def checkpoints(self, prompt: list[int], boundaries: Iterable[int]) -> list[int]:
-        """Where computing `prompt` should pause for a copy, shortest first: memory that cannot
-        be trimmed can only be taken up again where it was copied."""
-        if self._can_trim or not self._budget:
-            return []
-        most = max(0, len(prompt) - self._min_computed)
-        lengths = {min(n, most) // self._align * self._align for n in (*boundaries, most)}
-        return sorted(n for n in lengths if n >= WORTH_COPYING)
+        """As `PrefixRules.checkpoints`; none where no copy may be made."""
+        return self._rules.checkpoints(prompt, boundaries) if self._budget else []
 
     def checkpoint(self, slot: int, held: Held) -> None:
         """Copy what a slot holds in the middle of its prompt."""
         self._copies.keep(slot, held)
 
-    def _reusable(self, prompt: list[int], lora: LoraSet) -> Held:
-        return Held(prompt[: max(0, len(prompt) - self._min_computed)], lora)
-
-    def _usable(self, held: Held, wanted: Held, floor: int) -> int:
-        """Tokens of `wanted` that `held` gives when it is trimmed, not below `floor`; memory that
-        cannot be trimmed must fit whole."""
-        if held.lora != wanted.lora:
-            return 0
-        shared = common_prefix(held.tokens, wanted.tokens)
-        if not self._can_trim:
-            return shared if shared == len(held.tokens) else 0
-        length = shared - shared % self._align
-        return length if length >= floor else 0
-
     def _in_slot(self, slot: int, held: Held, wanted: Held) -> int:
-        return self._usable(held, wanted, self._floors.get(slot, 0))
+        return self._rules.usable(held, wanted, self._floors.get(slot, 0))
 
     def _in_copy(self, held: Held, wanted: Held) -> int:
-        return self._usable(held, wanted, self._floor_of(len(held.tokens)))
-
-    def _floor_of(self, n_copied: int) -> int:
-        """Length below which a slot that so many tokens were restored to cannot be trimmed."""
-        return n_copied if n_copied > self._window > 0 else 0
+        return self._rules.usable(held, wanted, self._rules.floor_of(len(held.tokens)))
 
     def _best_idle(self, wanted: Held) -> tuple[int, int]:
         """The well-placed idle slot with the longest usable prefix; the victim where none has."""
@@ -337,7 +296,7 @@ class KVCache:
     def _copy(self, source: Running, length: int) -> int:
         """A slot with the first `length` tokens of another one."""
         n_held = len(source.held.tokens)
-        if not self._floor_of(n_held) and not source.more:
+        if not self._rules.floor_of(n_held) and not source.more:
             return self._restore(self._copies.save(source.slot, source.held), length)
         slot = self._vacate()
         self._ops.append(Copy(source.slot, slot))
@@ -363,7 +322,7 @@ class KVCache:
         slot = self._vacate(spare=copy)
         n_copied = len(copy.held.tokens)
         self._ops.append(Restore(slot, copy.handle))
-        self._floors[slot] = self._floor_of(n_copied)
+        self._floors[slot] = self._rules.floor_of(n_copied)
         self._trim(slot, length, n_copied)
         self._copies.shrink()
         return slot
@@ -376,18 +335,12 @@ class KVCache:
     def _keep(self, slot: int, held: Held, spare: HostCopy | None = None) -> None:
         """Copy a slot that is about to lose what it holds."""
         n_held = len(held.tokens)
-        if not self._floor_of(n_held):
+        if not self._rules.floor_of(n_held):
             self._copies.keep(slot, held, spare)
             return
-        # They will be of use as a whole only, so they end where prefixes are cut, or part: for the
-        # next turn, for the same prompt again, for another turn after the same messages.
-        again = held.n_prompt - self._min_computed
-        wanted = (n_held, again, *held.checkpoints)
-        ends = {n - n % self._align for n in wanted if 0 < n <= n_held}
-        for length in sorted(ends, reverse=True):
-            if length >= self._floors.get(slot, 0):
-                cut = structs.replace(held, tokens=held.tokens[:length])
-                self._copies.keep(slot, cut, spare, trim=length < n_held)
+        for length in self._rules.ends(held, self._floors.get(slot, 0)):
+            cut = structs.replace(held, tokens=held.tokens[:length])
+            self._copies.keep(slot, cut, spare, trim=length < n_held)
 
     def _trim(self, slot: int, length: int, held: int) -> None:
         if length < held:
@@ -405,7 +358,7 @@ class KVCache:
 
     def _cut_back(self, slot: int, held: Held) -> Held:
         length = len(held.tokens)
-        if self._can_trim and length and length >= self._floors.get(slot, 0):
+        if self._rules.can_trim and length and length >= self._floors.get(slot, 0):
             self._ops.append(Trim(slot, length))
             return held
         self._ops.append(Clear(slot))
@@ -428,7 +381,7 @@ class KVCache:
         """A slot to which a copy of so many tokens is about to be restored; KeyError if none is
         idle."""
         slot = self._vacate()
-        self._floors[slot] = self._floor_of(n_copied)
+        self._floors[slot] = self._rules.floor_of(n_copied)
         return slot
 
     def close(self, run: Callable[[list[MemoryOp]], CopyReport], timeout: float) -> None:

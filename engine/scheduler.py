@@ -9,8 +9,9 @@ from msgspec import Struct
 from engine.batch import Batch, Drop, Restore, Rows, Save, Span
 from engine.costs import StepCosts
 from engine.exact import CHUNK, whole_chunks
-from engine.kv_cache import KVCache, Prefill, Running
+from engine.kv_cache import KVCache, Running
 from engine.lora import LoraSet, LoraTurns
+from engine.prefix_rules import Prefill
 from engine.prompt_rows import PromptRows
 from engine.sequence import RequestState, Sequence
 from engine.waiting import WaitingQueue
@@ -215,7 +216,9 @@ class Scheduler:
         if self._deterministic and len(prompt) % CHUNK:
             return False  # Its last tokens may be there as part of another one's whole chunk.
         row = self._rows.get(prompt, state.lora)
-        slot = self._kv.take_whole(prompt, state.lora) if row is not None else None
+        slot = None
+        if row is not None:
+            slot = self._kv.take_whole(prompt, state.lora, state.request.cache_key)
         if slot is None:
             return False
         state.prompt_row, state.cached_tokens = row, len(prompt)

@@ -7,8 +7,9 @@ import random
 import pytest
 
 from engine.batch import Clear, CopyReport, Drop, Restore, Save, Trim
-from engine.kv_cache import KVCache, Prefill, Running
+from engine.kv_cache import KVCache, Running
 from engine.prefix_index import Held
+from engine.prefix_rules import Prefill
 from engine.request import Request, RequestDone, SamplingParams
 from tests.engine.fakes import FakeRunner, Harness, continuation, make_core
 

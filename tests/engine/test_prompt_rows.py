@@ -33,6 +33,8 @@ def test_the_same_prompt_again_computes_only_what_it_generates(n: int) -> None:
     assert ask(harness, "a", PROMPT).usage.cached_tokens == 0
     runner.batches.clear()
     assert ask(harness, "b", PROMPT, n=n).usage.cached_tokens == len(PROMPT)
+    assert harness.core.cache_counters.queried_tokens == 2 * len(PROMPT)
+    assert harness.core.cache_counters.hit_tokens["slot"] == len(PROMPT)
     assert sum(batch.n_tokens for batch in runner.batches) == 3 * n
 
 
@@ -67,6 +69,7 @@ def test_it_comes_back_from_host_memory_too() -> None:
     ask(harness, "a", PROMPT)
     ask(harness, "b", [60] * 40)
     assert ask(harness, "c", PROMPT).usage.cached_tokens == len(PROMPT)
+    assert harness.core.cache_counters.hit_tokens["memory"] == len(PROMPT)
 
 
 def test_a_longer_or_shorter_prompt_is_computed_to_its_end() -> None:
