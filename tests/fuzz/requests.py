@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -98,12 +99,23 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
 }
 """Route → bodies it answers, or refuses for another reason than their form."""
 
+READS = (
+    *("/v1/chat/completions", "/v1/chat/completions/{id}", "/v1/chat/completions/{id}/messages"),
+    *("/v1/responses/{id}", "/v1/responses/{id}/input_items"),
+    *("/v1/models", "/v1/models/{name:path}", "/v1/engine", "/health", "/metrics"),
+    *("/", "/api/version", "/api/tags", "/api/ps", "/api/blobs/{digest}", "/api/delete"),
+)
+"""Routes without a body."""
+
 WEIRD: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 129, 2**31, 2**63, -(2**63), 2**70, 1e308, -1e308, 1e-308, 0.5),
     *("", "\x00", "x", "\ud7ff\uffff", "<|im_end|>", "{{ 1 }}", "nan", "-", "9" * 400),
     *("x" * 50_000, [], {}, [[]], [None] * 50, {"type": "x"}, {"": ""}, ["a", 1]),
     *({"$ref": "#"}, {"type": "object", "$ref": "#/properties/none"}, {"role": "user"}),
 )
+
+
+IDENTIFIERS = ("none", "chatcmpl-0", "resp_" + "0" * 48, "..", "%2e%2e", "a/b", "%00", "%ff", "*")
 
 
 class Bad(Struct):
@@ -119,6 +131,9 @@ def bad_requests(rng: random.Random) -> Iterator[Bad]:
     """Endless."""
     paths = list(SEEDS)
     while True:
+        if rng.random() < 0.08:
+            yield bad_reading(rng)
+            continue
         path = rng.choice(paths)
         document = copy.deepcopy(rng.choice(SEEDS[path]))
         for _ in range(rng.choice((1, 1, 1, 2, 4))):
@@ -128,6 +143,30 @@ def bad_requests(rng: random.Random) -> Iterator[Bad]:
         if rng.random() < 0.3:
             rng.choice(BREAKAGES)(rng, request)
         yield request
+
+
+def bad_reading(rng: random.Random) -> Bad:
+    """An identifier that nothing has, and parameters of a page that are none."""
+    path = re.sub(r"\{[^}]*\}", rng.choice(IDENTIFIERS), rng.choice(READS))
+    names = ("limit", "after", "order", "model", "stream", "include[]", "metadata[k]", "x", "")
+    values = (
+        "",
+        "0",
+        "-1",
+        "99999999999999999999",
+        "1e9",
+        "x" * 3000,
+        "%00",
+        "%ff",
+        "%F0%9F",
+        "asc",
+    )
+    pairs = (f"{rng.choice(names)}={rng.choice(values)}" for _ in range(rng.randrange(4)))
+    method = rng.choice(("GET", "GET", "GET", "HEAD", "DELETE", "POST", "OPTIONS"))
+    request = Bad(method, f"{path}?{'&'.join(pairs)}", {}, b"")
+    if rng.random() < 0.3:
+        rng.choice((mistype, misname, behead))(rng, request)
+    return request
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
@@ -162,9 +201,11 @@ def repeat(rng: random.Random, document: Any) -> None:
 
 
 def add(rng: random.Random, document: Any) -> None:
-    document[rng.choice(("x", "", "model", "n", "format", "options", "think", "store", "lora"))] = (
-        copy.deepcopy(rng.choice(WEIRD))
-    )
+    document[
+        rng.choice(
+            ("x", "", "model", "n", "format", "options", "think", "store", "lora", "keep_alive")
+        )
+    ] = copy.deepcopy(rng.choice(WEIRD))
 
 
 def nest(rng: random.Random, document: Any) -> None:
@@ -193,6 +234,20 @@ def insert(rng: random.Random, request: Bad) -> None:
     request.body = request.body[:at] + rng.choice(bits) + request.body[at:]
 
 
+def deepen(rng: random.Random, request: Bad) -> None:
+    """Brackets that nothing closes, or all of which are closed."""
+    opening, closing = rng.choice(((b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")))
+    depth = rng.choice((900, 1_100, 100_000))
+    middle = rng.choice((b"", b"1", request.body))
+    request.body = opening * depth + middle + closing * rng.choice((0, depth))
+
+
+def bloat(rng: random.Random, request: Bad) -> None:
+    """A megabyte or two more than it was."""
+    filler = rng.choice((b'"x":"' + b"x" * 2**20 + b'",', b'"":0,' * 2**18, b" " * 2**21))
+    request.body = request.body[:1] + filler + request.body[1:]
+
+
 def mistype(rng: random.Random, request: Bad) -> None:
     kinds = ("text/plain", "", "application/x-www-form-urlencoded", "application/json; charset=x")
     request.headers["content-type"] = rng.choice(kinds)
@@ -216,6 +271,7 @@ def behead(rng: random.Random, request: Bad) -> None:
 Mutation = Callable[[random.Random, Any], None]
 MUTATIONS: tuple[Mutation, ...] = (replace, replace, replace, remove, repeat, add, nest)
 BREAKAGES: tuple[Mutation, ...] = (
-    *(truncate, flip, insert),
-    *(mistype, misname, mismethod, behead),
+    *(truncate, flip, insert, truncate, flip, insert),
+    *(deepen, bloat),
+    *(mistype, misname, mismethod, behead, mistype, misname, mismethod, behead),
 )
