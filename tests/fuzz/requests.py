@@ -201,11 +201,13 @@ def repeat(rng: random.Random, document: Any) -> None:
 
 
 def add(rng: random.Random, document: Any) -> None:
-    document[
-        rng.choice(
-            ("x", "", "model", "n", "format", "options", "think", "store", "lora", "keep_alive")
-        )
-    ] = copy.deepcopy(rng.choice(WEIRD))
+    document[rng.choice(NAMES)] = copy.deepcopy(rng.choice(WEIRD))
+
+
+NAMES = (
+    *("x", "", "model", "n", "format", "options", "think", "store", "lora", "keep_alive"),
+    *("fallbacks", "priority", "template", "chat_template_kwargs", "grammar", "raw", "input"),
+)
 
 
 def nest(rng: random.Random, document: Any) -> None:
