@@ -42,6 +42,7 @@ from server.models import Models
 from server.reload import Reloader
 from server.security import Gate, Hosts, Origins
 from server.store import open_store
+from server.tracing import Tracing, flushed
 
 
 def create_app(
@@ -49,9 +50,11 @@ def create_app(
     models: Models,
     record: CrashRecord | None = None,
     reloader: Reloader | None = None,
+    tracing: Tracing | None = None,
 ) -> Starlette:
     """Serves `models`, which begin to load when the server starts. `record` tells of the workers
-    before this one; without it nobody supervises. Without `reloader` the models stay the same."""
+    before this one; without it nobody supervises. Without `reloader` the models stay the same,
+    without `tracing` there are no spans."""
 
     store = open_store(config.store, config.store_mib)
 
@@ -62,6 +65,8 @@ def create_app(
         await models.drain(config.drain_timeout)
         await models.close()
         store.close()
+        if tracing is not None:
+            await flushed(tracing)
 
     dispatcher = Dispatcher(models, config.keepalive)
     embedders = EmbeddingModels(models, dispatcher)
@@ -91,6 +96,7 @@ def create_app(
             Envelope,
             gate=gate_of(config),
             metrics=metrics,
+            tracing=tracing,
             log_prompts=config.log_prompts,
         ),
         Middleware(WriteTimeout, seconds=config.write_timeout),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -20,6 +20,9 @@ from server.errors import (
     field_path,
     quote,
 )
+
+if TYPE_CHECKING:
+    from server.middleware import RequestLog
 
 T = TypeVar("T", bound=Struct)
 
@@ -51,10 +54,13 @@ class JsonBody(Generic[T]):
         """
         self.check_media(request)
         body = await _read_bytes(request, limit)
-        request.scope["request_log"].body(body)
+        record: RequestLog = request.scope["request_log"]
+        record.body(body)
         if flight := request.scope.get("flight"):
             flight.enter(body)
-        return self.decode(body)
+        value, ignored = self.decode(body)
+        record.requested = getattr(value, "model", None)
+        return value, ignored
 
     def check_media(self, request: Request) -> None:
         """Whether the body may be JSON. Raises UnsupportedMediaType."""

@@ -25,6 +25,7 @@ from server.dialects import encoded_error
 from server.errors import fate_of, problem
 from server.metrics import Metrics
 from server.security import Gate
+from server.tracing import Tracing
 
 log = logging.getLogger("ingle.access")
 
@@ -40,6 +41,8 @@ class RequestLog(Struct):
     started: float
     log_prompts: bool = False
     status: int | None = None
+    requested: str | None = None
+    """The model's name in the body."""
     fields: dict[str, Any] = {}
     done: RequestDone | None = None
     """How the generation ended, if there was one."""
@@ -82,11 +85,13 @@ class Envelope:
         gate: Gate,
         *,
         metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
         log_prompts: bool = False,
     ) -> None:
         self._app = app
         self._gate = gate
         self._metrics = metrics
+        self._tracing = tracing
         self._log_prompts = log_prompts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,13 +120,17 @@ class Envelope:
             write_line(scope, record, seconds)
             if self._metrics is not None:
                 self._metrics.observe(scope, record, seconds)
+            if self._tracing is not None:
+                self._tracing.observe(scope, record, seconds)
 
     async def _fail(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         record: RequestLog = scope["request_log"]
         if record.status is not None:
             log.exception("%s failed after its answer had begun", record.id)
             raise error
-        if fate_of(error).status == 500:
+        fate = fate_of(error)
+        record.fields["error"] = fate.code
+        if fate.status == 500:
             log.error("%s failed", record.id, exc_info=error)
         await error_response(error, scope)(scope, receive, send)
 

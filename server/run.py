@@ -22,6 +22,7 @@ from server.models import Models
 from server.progress import Display, ready_line
 from server.reload import Reloader
 from server.startup import url
+from server.tracing import open_tracing
 
 log = logging.getLogger("ingle.server")
 
@@ -74,7 +75,7 @@ def run_server(
     )
     server = Server(
         uvicorn.Config(
-            create_app(config, models, record, reloader),
+            create_app(config, models, record, reloader, open_tracing(os.environ)),
             http=guarded(limits),
             ws="none",
             loop="none",

@@ -168,7 +168,9 @@ class FakeEngine:
 
 
 def done(prompt: int = 10, completion: int = 5, cached: int = 4) -> RequestDone:
-    return RequestDone(Usage(prompt, completion, cached), Timings(0.25, 0.5, 2.0))
+    return RequestDone(
+        Usage(prompt, completion, cached), Timings(0.25, 0.5, 2.0), (FinishReason.STOP,)
+    )
 
 
 def answer(text: str, finish: FinishReason = FinishReason.STOP, stop: object = 2) -> Script:
