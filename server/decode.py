@@ -19,6 +19,7 @@ from server.errors import (
     UnsupportedMediaType,
     field_path,
     quote,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ T = TypeVar("T", bound=Struct)
 
 BODY_SECONDS = 120.0
 """Until a whole body must have arrived."""
+MESSAGE_CHARS = 400
 MAX_FLOATS = 16
 """Most fields of one body that are read as integers although they were sent as 8.0."""
 
@@ -185,6 +187,7 @@ def _invalid(error: msgspec.ValidationError, loc: Loc, document: Any) -> Invalid
         return InvalidRequest(f"{field} is missing", loc=where, code="missing_required_parameter")
     expected = _EXPECTED.match(text)
     if expected is None:
+        text = shortened(text, MESSAGE_CHARS)  # it may quote a value of the body
         return InvalidRequest(f"{field}: {text[:1].lower()}{text[1:]}", loc=where)
     types, limit, got = expected.groups()
     wanted = " or ".join(name for name in types.split(" | ") if name != "null")

@@ -225,8 +225,12 @@ def field_path(loc: Loc) -> str:
 
 def quote(value: object) -> str:
     """A value for an error message, shortened."""
-    text = repr(value)
-    return text if len(text) <= QUOTED_CHARS else text[: QUOTED_CHARS - 1] + "…"
+    return shortened(repr(value), QUOTED_CHARS)
+
+
+def shortened(text: str, chars: int) -> str:
+    """At most so many of them."""
+    return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
 def _retry_after(error: Exception) -> int:

@@ -97,3 +97,22 @@ async def test_media_are_not_fetched(client: Client, engine: FakeEngine) -> None
     assert answer.status == 400
     assert answer.json()["error"]["param"] == "messages[0].content[0].type"
     assert engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/messages", {"messages": [{"role": "user", "content": [{"type": "x" * 50_000}]}]}),
+        ("/v1/messages", {"thinking": {"type": "x" * 50_000}}),
+        (CHAT, {"messages": [{"role": "x" * 50_000, "content": "Hi"}]}),
+        (CHAT, {"response_format": {"type": "x" * 50_000}}),
+        (CHAT, {"metadata": {"x" * 50_000: 1}}),
+        (CHAT, {"model": "x" * 50_000}),
+    ],
+)
+async def test_errors_repeat_little_of_a_body(
+    client: Client, path: str, field: dict[str, Any]
+) -> None:
+    answer = await client.post(path, chat_body(max_tokens=1) | field)
+    assert answer.status in (400, 404)
+    assert 0 < len(answer.json()["error"]["message"]) < 1000
