@@ -23,6 +23,8 @@ MIN_ROWS = 8
 """Fewer rows in a pass take other kernels (measured on Gemma 3: up to 7, on SmolLM2: 1): no prompt
 ends in such a piece, or its bits would depend on where it was cut."""
 
+LONE_TAIL = 64
+"""Where a prompt is computed alone its last piece is not shorter: flash attention is slow below."""
 
 MOST_BRANCHING = 4
 """Requests whose further choices wait at a time: each keeps a copy of its prompt's state."""
@@ -159,6 +161,9 @@ class Scheduler:
             budget -= share
         step = Step(Batch(self._kv.take_ops(), [], lora), [], len(decoding), self._whole)
         self._whole = []
+        for sequence in active:
+            if self._is_alone(sequence):
+                step.batch.alone = sequence.n_waiting
         for slot, n_tokens in sorted(shares.items()):
             if n_tokens:
                 step.sequences.append(self.running[slot])
@@ -181,9 +186,16 @@ class Scheduler:
         if not self._deterministic and most < self._alignment:
             return most  # A tiny batch is slow, but must not stop.
         share = most // self._alignment * self._alignment
-        if sequence.n_until_pause - share < MIN_ROWS and not self._deterministic:
+        rest = sequence.n_until_pause - share
+        if rest < LONE_TAIL < share // 2 and self._is_alone(sequence) and not self._deterministic:
+            return share - LONE_TAIL
+        if rest < MIN_ROWS and not self._deterministic:
             share -= self._alignment if share > self._alignment else MIN_ROWS
         return share
+
+    def _is_alone(self, sequence: Sequence) -> bool:
+        """Whether nothing else runs and its prompt is not computed yet."""
+        return len(self.running) == 1 and not sequence.decoding
 
     def _whose_turn(self) -> tuple[LoraSet, list[Sequence]]:
         """A step has one set of adapters: who runs with it."""
