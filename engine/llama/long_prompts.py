@@ -19,6 +19,7 @@ from engine.llama.kv_state import KVState, UnknownLayout, read_state, write_stat
 from engine.llama.library import library
 from engine.llama.model import Model
 from engine.memory import available_memory
+from engine.settings import ModelSettings
 
 log = logging.getLogger("ingle.engine")
 
@@ -27,6 +28,12 @@ LEAST_ROWS = 64
 WORTH_IT = 512
 """Tokens to compute from which a context of one's own pays."""
 TRANSPOSABLE = ("f16", "f32", "bf16")
+
+
+def wanted(settings: ModelSettings) -> bool:
+    """Whether prompts are to be computed in another way than answers."""
+    plain = not settings.flash_attention and not settings.deterministic
+    return bool(settings.flash_prefill) and plain
 
 
 def has_layout(model: Model) -> bool:
@@ -45,7 +52,7 @@ class LongPrompts:
         self._context: Any = None
         self._span: Span | None = None
         """The last one that was computed here."""
-        self._usable = bool(model.settings.flash_prefill) and has_layout(model)
+        self._usable = wanted(model.settings) and has_layout(model)
         self._threads = model.settings.threads
         model.before_close.append(self.close)
 
@@ -79,14 +86,20 @@ class LongPrompts:
         span = batch.spans[0]
         settings = self._model.settings
         cells = span.start + batch.alone
-        wanted = replace(settings, context=-(-cells // 256) * 256, parallel=1, flash_attention=True)
+        own = replace(
+            settings,
+            context=-(-cells // 256) * 256,
+            parallel=1,
+            flash_attention=True,
+            threads=self._threads,
+        )
         room = available_memory()
         all_cells = (settings.context or 1) * settings.parallel
         if room is not None and 2 * self._model.info.kv_bytes * cells > room * all_cells:
             return False
         try:
             held = self._read(self._model.context, span.slot) if span.start else None
-            self._context = self._model.create_context(replace(wanted, threads=self._threads))
+            self._context = self._model.create_context(own)
         except (UnknownLayout, OutOfMemory) as error:
             log.warning("long prompts are computed without flash attention: %s", error)
             self._usable = False
