@@ -63,6 +63,8 @@ class GGUFHeader(Struct, frozen=True):
     tensor_bytes: int
     header_bytes: int
     """Bytes before the tensors' data in the first part."""
+    n_params: int = 0
+    """Elements of all tensors."""
 
     @property
     def architecture(self) -> str:
@@ -89,7 +91,8 @@ def check_gguf(path: Path) -> GGUFHeader:
         return header
     rest = [check_part(part) for part in other_parts(path, count)]
     total = header.tensor_bytes + sum(part.tensor_bytes for part in rest)
-    return GGUFHeader(header.metadata, total, header.header_bytes)
+    n_params = header.n_params + sum(part.n_params for part in rest)
+    return GGUFHeader(header.metadata, total, header.header_bytes, n_params)
 
 
 def other_parts(path: Path, count: int) -> list[Path]:
@@ -127,6 +130,7 @@ class Reader:
         self.data = data
         self.size = len(data)
         self.at = 4
+        self.n_params = 0
 
     def read(self) -> GGUFHeader:
         self.read_version()
@@ -141,7 +145,7 @@ class Reader:
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             raise self.corrupt(f"an alignment of {alignment} is not a power of two")
         tensor_bytes = self.read_tensors(n_tensors, alignment)
-        return GGUFHeader(metadata, tensor_bytes, self.at)
+        return GGUFHeader(metadata, tensor_bytes, self.at, self.n_params)
 
     def read_version(self) -> None:
         version = self.scalar("I")
@@ -182,6 +186,7 @@ class Reader:
         elements = 1
         for length in shape:
             elements *= length
+        self.n_params += elements
         block, block_bytes = BLOCKS[kind]
         if shape and shape[0] % block:
             raise self.corrupt(f"the tensor {name} has rows of {shape[0]}, no multiple of {block}")

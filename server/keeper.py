@@ -46,7 +46,7 @@ class Keeper:
     async def acquire(self, model: ServedModel, keep_alive: float | None = None) -> None:
         """Take a lease: load the model if need be, and keep it until `release`.
 
-        However many ask, it is loaded once. `keep_alive` in seconds holds from now on. Raises
+        However many ask, it is loaded once. `keep_alive` in seconds holds until it leaves. Raises
         ModelLoadError, EngineUnavailable, QueueFull.
         """
         if self._closing:
@@ -164,6 +164,7 @@ class Keeper:
     def _unload(self, model: ServedModel) -> None:
         if expiry := self._expiries.pop(model, None):
             expiry.cancel()
+        model.keep_alive = model.usual_keep_alive
         self._begin(model, self._give_back(model, model.take_apart()))
 
     async def _give_back(self, model: ServedModel, parts: Parts) -> None:

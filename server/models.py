@@ -18,6 +18,8 @@ from server.served_model import LoadEngine, LoadState, ServedModel, chat_format
 
 __all__ = ["LoadState", "Located", "Models", "Reloaded", "ServedModel"]
 
+LATEST = ":latest"
+"""The tag of a name without one, at Ollama."""
 ON_DEMAND_KEEP_ALIVE = 300.0
 """Seconds without a request that a model stays which was not loaded at the start."""
 
@@ -62,7 +64,8 @@ class Models:
         for model in models:
             default = math.inf if model in self.initial else ON_DEMAND_KEEP_ALIVE
             chosen = model.config.keep_alive
-            model.keep_alive = default if chosen is None else chosen
+            model.usual_keep_alive = default if chosen is None else chosen
+            model.keep_alive = model.usual_keep_alive
         self._names = {
             name: model
             for model in reversed(self.models)
@@ -70,22 +73,23 @@ class Models:
         }
 
     def get(self, name: str | None) -> ServedModel:
-        """The model of a name, an alias or `provider/name`; the first one if None.
+        """The model of a name, an alias or `provider/name`, which may end in `:latest` as all names
+        of Ollama's do; the first one if None.
 
         Raises ModelNotFound.
         """
         if name is None:
             return self.models[0]
-        candidate = name
-        while candidate not in self._names:
-            candidate = candidate.partition("/")[2]
-            if not candidate:
-                served = ", ".join(model.name for model in self.models)
-                raise ModelNotFound(
-                    f"the model {quote(name)} is not served here; there is: {served}",
-                    loc=("body", "model"),
-                )
-        return self._names[candidate]
+        for candidate in (name, name.removesuffix(LATEST)):
+            while candidate:
+                if candidate in self._names:
+                    return self._names[candidate]
+                candidate = candidate.partition("/")[2]
+        served = ", ".join(model.name for model in self.models)
+        raise ModelNotFound(
+            f"the model {quote(name)} is not served here; there is: {served}",
+            loc=("body", "model"),
+        )
 
     def start(self) -> None:
         """Begins to load the initial models, in order; call on the event loop."""

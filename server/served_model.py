@@ -107,6 +107,8 @@ class ServedModel:
         self.failure: ModelLoadError | None = None
         self.keep_alive = math.inf
         """Seconds without a request after which the model is unloaded; inf: never."""
+        self.usual_keep_alive = math.inf
+        """The same where no request has said how long since the model was loaded."""
         self.users = 0
         """Leases."""
         self.waiting: deque[asyncio.Future[None]] = deque()

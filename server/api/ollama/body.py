@@ -12,13 +12,12 @@ from msgspec import Struct
 from starlette.requests import Request
 
 from server.decode import JsonBody
-from server.errors import InvalidRequest, ModelNotFound, quote
-from server.models import Models, ServedModel
+from server.errors import InvalidRequest, quote
+from server.models import LATEST, Models, ServedModel
 from server.protocol.ollama import KeepAlive, OptionNames, Options
 
 T = TypeVar("T", bound=Struct)
 
-LATEST = ":latest"
 BROWSER_HEADERS = {"origin", "sec-fetch-site"}
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -45,17 +44,12 @@ class Body(JsonBody[T]):
 
 
 def find(models: Models, name: str | None) -> ServedModel:
-    """The model of a name, which may end in `:latest`. Raises InvalidRequest, ModelNotFound."""
+    """The model of a name, which must be there. Raises InvalidRequest, ModelNotFound."""
     if not name:
         raise InvalidRequest(
             "model is missing", loc=("body", "model"), code="missing_required_parameter"
         )
-    try:
-        return models.get(name)
-    except ModelNotFound:
-        if name.endswith(LATEST):
-            return models.get(name.removesuffix(LATEST))
-        raise
+    return models.get(name)
 
 
 def tagged(name: str) -> str:

@@ -63,11 +63,10 @@ def details_of(model: ServedModel, facts: FileFacts) -> Details:
     """Exact once it is loaded; before, what the header says."""
     metadata = facts.header.metadata if facts.header is not None else {}
     family = str(metadata.get("general.architecture", "unknown"))
-    size, quantization = str(metadata.get("general.size_label", "")), ""
+    size = _count(facts.header.n_params) if facts.header is not None else ""
+    quantization = FILE_TYPES.get(metadata.get("general.file_type", -1), "unknown")
     if model.loaded:
-        size, quantization = _count(model.info.n_params), model.info.quantization
-    else:
-        quantization = FILE_TYPES.get(metadata.get("general.file_type", -1), "unknown")
+        quantization = model.info.quantization
     return Details(
         family=family, families=[family], parameter_size=size, quantization_level=quantization
     )
@@ -121,6 +120,6 @@ def model_info(model: ServedModel, facts: FileFacts, *, verbose: bool) -> dict[s
         for key, value in metadata.items()
         if key != "tokenizer.chat_template"
     }
-    if model.loaded:
-        info["general.parameter_count"] = model.info.n_params
+    if facts.header is not None:
+        info["general.parameter_count"] = facts.header.n_params
     return info
