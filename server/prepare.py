@@ -46,6 +46,7 @@ RANGES = {
     "presence_penalty": Range(-2, 2),
     "frequency_penalty": Range(-2, 2),
     "repetition_penalty": Range(0, 2, open_low=True),
+    "repeat_penalty": Range(0, 2, open_low=True),
     "n": Range(1, 128),
     "best_of": Range(1, 128),
     "top_logprobs": Range(0, 20),
@@ -167,10 +168,21 @@ def sampling_params(
         min_p=_given(options.min_p, defaults.min_p),
         presence_penalty=_given(options.presence_penalty, defaults.presence_penalty),
         frequency_penalty=_given(options.frequency_penalty, defaults.frequency_penalty),
-        repetition_penalty=_given(options.repetition_penalty, defaults.repetition_penalty),
+        repetition_penalty=_given(repetition_penalty(options), defaults.repetition_penalty),
         logit_bias=logit_bias(options.logit_bias or {}, n_vocab),
         seed=None if options.seed is None else options.seed & _SEED_MASK,
     )
+
+
+def repetition_penalty(options: GenerationOptions) -> float | None:
+    """By either of its names."""
+    one, other = options.repetition_penalty, options.repeat_penalty
+    if None not in (one, other) and one != other:
+        raise InvalidRequest(
+            f"repetition_penalty is {one:g}, but repeat_penalty, its other name, is {other:g}",
+            loc=("body", "repeat_penalty"),
+        )
+    return other if one is None else one
 
 
 def logit_bias(wire: dict[str, float], n_vocab: int) -> dict[int, float]:

@@ -77,6 +77,13 @@ async def test_null_is_not_given(client: Client, engine: FakeEngine) -> None:
     assert given.max_tokens == plain.max_tokens
 
 
+async def test_the_other_name_of_the_repetition_penalty(client: Client, engine: FakeEngine) -> None:
+    response = await client.chat(repeat_penalty=1.5)
+    assert "x-ignored-params" not in response.headers
+    await client.chat(repeat_penalty=1.5, repetition_penalty=1.5)
+    assert [each.sampling.repetition_penalty for each in engine.requests] == [1.5, 1.5]
+
+
 async def test_sampling_fields_reach_the_engine(client: Client, engine: FakeEngine) -> None:
     response = await client.chat(
         temperature=0,

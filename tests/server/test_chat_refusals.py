@@ -29,6 +29,7 @@ OUT_OF_RANGE = [
     ("frequency_penalty", -2.1),
     ("repetition_penalty", 0),
     ("repetition_penalty", 2.1),
+    ("repeat_penalty", 0),
     ("n", 0),
     ("n", 129),
     ("max_tokens", 0),
@@ -50,6 +51,11 @@ async def test_out_of_range(client: Client, field: str, value: Any) -> None:
     assert body["error"]["code"] == "invalid_value"
     assert repr(value) in body["error"]["message"]
     assert body["detail"][0]["loc"] == ["body", field]
+
+
+async def test_two_names_of_one_penalty_must_agree(client: Client) -> None:
+    response = await client.chat(repetition_penalty=1.1, repeat_penalty=1.2)
+    assert (response.status, response.json()["error"]["param"]) == (400, "repeat_penalty")
 
 
 async def test_adapters_out_of_range(client: Client) -> None:
@@ -194,7 +200,10 @@ async def test_web_search_options_may_be_null(client: Client) -> None:
     assert (await client.chat(web_search_options=None)).status == 200
 
 
-@pytest.mark.parametrize("name", ["fake-model", "alias", "org/fake-model", "a/b/alias", None])
+NAMES = ["fake-model", "alias", "org/fake-model", "a/b/alias", "alias:latest", "org/alias:latest"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, None])
 async def test_model_names(client: Client, name: str | None) -> None:
     response = await client.chat(model=name)
     assert response.status == 200

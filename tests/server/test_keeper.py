@@ -249,6 +249,8 @@ async def test_request_may_say_how_long(house: Make) -> None:
     await it.keeper.acquire(it["a"], keep_alive=0)
     it.keeper.release(it["a"])
     await it.until(lambda: it["a"].state == "unloaded")
+    await it.use("a")
+    assert it["a"].keep_alive == math.inf
 
 
 async def test_defaults_of_keep_alive(house: Make) -> None:
