@@ -1,4 +1,4 @@
-"""The requests that the `ollama` command line sends, in its order, and what it reads of the answers.
+"""What the `ollama` command line sends, in its order, and what it reads of the answers.
 
 A replay: its client is written in Go, whose structs decide which fields are in a body, and a
 missing field in an answer is a crash where it is asserted on (`digest[:12]`, `model_info`).
