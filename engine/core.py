@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -124,8 +124,9 @@ class EngineCore:
             choices.append(Sequence(state, index, output, constraint))
         return choices
 
-    def step(self) -> Outgoing:
-        """Advance every running request; call while `scheduler.has_work`."""
+    def step(self, on_compute: Callable[[], None] = lambda: None) -> Outgoing:
+        """Advance every running request; call while `scheduler.has_work`. `on_compute` is called
+        when everything is ready for the model to compute."""
         out: Outgoing = []
         if self._governor is not None and self._governor.look():
             self._runner.set_threads(self._governor.threads)
@@ -136,6 +137,7 @@ class EngineCore:
         began = time.monotonic()
         for sequence in (*step.sequences, *step.whole):
             sequence.group.started = sequence.group.started or began
+        on_compute()
         logits = self._runner.run(step.batch)
         report = self._runner.take_report()
         ended = time.monotonic()

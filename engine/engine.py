@@ -95,6 +95,8 @@ class Engine(EngineThread[RequestState, Stream, Event]):
         self.tokenizer = tokenizer
         self._constraints: ConstraintCompiler | None = None
         self._core = core
+        self._outgoing: Outgoing = []
+        """Of the last step, not handed over yet."""
 
     @classmethod
     def load(
@@ -228,14 +230,16 @@ class Engine(EngineThread[RequestState, Stream, Event]):
             try:
                 self._read_inbox()
                 if not self._core.scheduler.has_work:
+                    self._flush()
                     self._wait()
                     continue
-                self._send(self._core.step())
+                self._outgoing = self._core.step(self._flush)
                 failures = 0
             # Whatever a step raises is this thread's to survive: requests fail, the engine goes on.
             except Exception as error:  # noqa: BLE001
                 failures += 1
                 self._recover(error, failures)
+        self._flush()
         self._fail_inbox()
         if self.state != "failed":
             self._close_core()
@@ -262,7 +266,14 @@ class Engine(EngineThread[RequestState, Stream, Event]):
             else:
                 self._core.add(message)
 
+    def _flush(self) -> None:
+        """Called when the next step is about to compute: the loop's thread, once awake, needs the
+        interpreter lock, which this one gives up just then and would not before."""
+        outgoing, self._outgoing = self._outgoing, []
+        self._send(outgoing)
+
     def _recover(self, error: Exception, failures: int) -> None:
+        self._flush()
         log.exception("a step failed; its requests are lost")
         failure = StepFailed(str(error) or type(error).__name__)
         lost = list(self._core.states.values())

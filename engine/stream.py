@@ -6,7 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from engine.request import Event, RequestDone, RequestFailed
+from engine.request import Event, RequestDone, RequestFailed, TokenOutput
+
+Sink = Callable[[TokenOutput], bool]
+"""Takes an output, or declines it."""
 
 
 class Stream:
@@ -19,16 +22,36 @@ class Stream:
         self._events: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._cancel = cancel
+        self._sink: Sink | None = None
         self.ended = False
         """No event will be added any more."""
 
     def put(self, event: Event) -> None:
         """Add an event; on the loop."""
+        if isinstance(event, TokenOutput) and self._passed_on(event):
+            return
         self._events.append(event)
         if isinstance(event, RequestDone | RequestFailed):
             self.ended = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def divert(self, sink: Sink) -> None:
+        """Offer `sink` every output that somebody waits for, as it is delivered and without waking
+        them: a task's turn costs more than a token's words. What it declines goes through the
+        iterator, and so does what it raises."""
+        self._sink = sink
+
+    def _passed_on(self, output: TokenOutput) -> bool:
+        # While somebody waits nothing is queued, so the order is kept.
+        waiter = self._waiter
+        if self._sink is None or waiter is None or waiter.done():
+            return False
+        try:
+            return self._sink(output)
+        except Exception as error:  # noqa: BLE001, other requests' events come after this one
+            waiter.set_exception(error)
+            return True
 
     def cancel(self) -> None:
         """Stop the request wherever it is; the engine spends nothing on it after this step."""

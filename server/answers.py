@@ -74,6 +74,14 @@ class ChoiceReader:
         self._undecided, self._thinking = 0, thinking
 
 
+def plain_text(output: TokenOutput, deltas: Sequence[Delta]) -> str:
+    """The text of an output that is nothing but a piece of content; else ""."""
+    if len(deltas) != 1 or output.finish_reason is not None or output.logprobs:
+        return ""
+    [delta] = deltas
+    return delta.text if isinstance(delta, ContentDelta) else ""
+
+
 def _as_content(delta: Delta) -> Delta:
     return ContentDelta(delta.text) if isinstance(delta, ReasoningDelta) else delta
 

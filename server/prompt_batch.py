@@ -22,7 +22,7 @@ from engine.request import (
 
 if TYPE_CHECKING:
     from engine.engine import Engine
-    from engine.stream import Stream
+    from engine.stream import Sink, Stream
 
 
 class PromptBatch:
@@ -48,6 +48,9 @@ class PromptBatch:
         except EngineError:
             self.cancel()
             raise
+
+    def divert(self, sink: Sink) -> None:
+        """Nothing is: all events pass through the queue that brings the prompts together."""
 
     def cancel(self) -> None:
         """Forget all prompts, wherever they are."""

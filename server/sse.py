@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.request import Event, TokenOutput
+from engine.stream import Sink
 from server.connection import Attendance
 from server.errors import error_body
 from server.middleware import RequestLog
@@ -29,6 +30,25 @@ def event(data: bytes, name: str | None = None) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
 
 
+HOLE = "\0"
+"""Stands for a text in what is encoded for a `Frame`."""
+
+
+class Frame:
+    """What stands around a text: most chunks of a stream differ in nothing else."""
+
+    __slots__ = ("_after", "_before")
+
+    def __init__(self, chunk: bytes) -> None:
+        """`chunk`: with HOLE for the text, and nothing like it after."""
+        self._before, hole, self._after = chunk.rpartition(_encoder.encode(HOLE))
+        assert hole
+
+    def fill(self, text: str) -> bytes:
+        """The chunk with `text`."""
+        return b"".join((self._before, _encoder.encode(text), self._after))
+
+
 class EventEncoder(Protocol):
     """One API's words for what the engine says; pure."""
 
@@ -44,8 +64,26 @@ class EventSource(Protocol):
 
     def __aiter__(self) -> AsyncIterator[Event]: ...
 
+    def divert(self, sink: Sink) -> None:
+        """Outputs that somebody waits for may go to `sink` instead, in their order."""
+
     def cancel(self) -> None:
         """Nobody listens any more."""
+
+
+class DirectBody(Protocol):
+    """Writes to a response's connection at once, where the server offers that (see DIRECT)."""
+
+    @property
+    def ready(self) -> bool:
+        """A body is under way, and the client reads it: nobody has to wait before writing."""
+
+    def write(self, data: bytes) -> None:
+        """A piece of the body; only when ready."""
+
+
+DIRECT = "ingle.direct"
+"""The ASGI extension whose `body` is a DirectBody."""
 
 
 def openai_error(error: Exception) -> bytes:
@@ -116,7 +154,7 @@ class EventStream(Response):
                 await send(start)
                 opened = await self._open(writer, scope["request_log"])
                 if opened is not None:
-                    await self._relay(opened, writer, attendance, scope["request_log"])
+                    await self._relay(opened, writer, attendance, scope)
             await writer.end()
         finally:
             self._end()
@@ -134,11 +172,13 @@ class EventStream(Response):
             return None
 
     async def _relay(
-        self, opened: Opened, writer: Writer, attendance: Attendance, record: RequestLog
+        self, opened: Opened, writer: Writer, attendance: Attendance, scope: Scope
     ) -> None:
-        encoder = opened.encoder
+        encoder, record = opened.encoder, scope["request_log"]
         await writer.write(encoder.opening())
         writer.keepalive = self._framing.pulse or self._framing.keepalive
+        if direct := scope.get("extensions", {}).get(DIRECT):
+            opened.stream.divert(_direct_sink(encoder, direct["body"], attendance))
         async for engine_event in opened.stream:
             if data := encoder.feed(engine_event):
                 await writer.write(data)
@@ -155,6 +195,21 @@ class EventStream(Response):
             source.cancel()
         elif not source.cancelled() and source.exception() is None:
             source.result().end()
+
+
+def _direct_sink(encoder: EventEncoder, body: DirectBody, attendance: Attendance) -> Sink:
+    """From the engine's event to the socket in one go; declines where the client must be waited
+    for."""
+
+    def take(output: TokenOutput) -> bool:
+        if not body.ready:
+            return False
+        if data := encoder.feed(output):
+            body.write(data)
+            attendance.spoke()
+        return True
+
+    return take
 
 
 class Writer:

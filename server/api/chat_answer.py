@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from engine import request as engine
 from engine.request import Event, FinishReason, RequestDone, RequestFailed, TokenOutput
 from server import sse
+from server.answers import plain_text
 from server.api.chat_call import ChatCall
 from server.chat import deltas as chat
 from server.custom_tools import InputReader
@@ -77,6 +78,10 @@ class ChunkEncoder:
         self._head = b"data: " + head[:-1] + b',"choices":['
         self._tail = b"]" + usage + b"}\n\n"
         self._readers = [call.new_reader(index) for index in range(call.request.n)]
+        self._frames = [
+            sse.Frame(self._chunk(ChunkChoice(index, Delta(content=sse.HOLE))))
+            for index in range(call.request.n)
+        ]
         self._inputs: dict[tuple[int, int], InputReader] = {}
         """Of the custom tools' calls: by choice and number of the call."""
 
@@ -98,7 +103,10 @@ class ChunkEncoder:
     def _output(self, output: TokenOutput) -> bytes:
         index = output.index
         reader, legacy = self._readers[index], self._call.legacy_functions
-        chunks = [ChunkChoice(index, self._delta(index, delta)) for delta in reader.read(output)]
+        deltas = reader.read(output)
+        if text := plain_text(output, deltas):
+            return self._frames[index].fill(text)
+        chunks = [ChunkChoice(index, self._delta(index, delta)) for delta in deltas]
         if output.logprobs:
             chunks = chunks or [ChunkChoice(index, Delta(content=""))]
             chunks[-1].logprobs = token_logprobs(output.logprobs)

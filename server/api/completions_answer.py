@@ -110,6 +110,10 @@ class ChunkEncoder:
         self._tail = b"]" + counts + b"}\n\n"
         self._n_choices = len(call.requests) * call.n
         self._lists = [LogprobLists(call.control) for _ in range(self._n_choices)]
+        self._frames = [
+            sse.Frame(self._chunk(CompletionChoice(sse.HOLE, index)))
+            for index in range(self._n_choices)
+        ]
 
     def opening(self) -> bytes:
         """The prompts, where they are repeated and their log probabilities are not awaited."""
@@ -147,6 +151,8 @@ class ChunkEncoder:
         )
 
     def _output(self, output: TokenOutput) -> bytes:
+        if output.text and output.finish_reason is None and not output.logprobs:
+            return self._frames[output.index].fill(output.text)
         listed = self._lists[output.index].add(output.logprobs) if output.logprobs else None
         if not output.text and listed is None and output.finish_reason is None:
             return b""

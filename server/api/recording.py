@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from engine.request import Event, RequestDone, TokenOutput
+from engine.stream import Sink
 from server.api.chat_answer import completion
 from server.api.chat_call import ChatCall
 from server.dispatch import Trail
@@ -85,6 +86,17 @@ class RecordedStream:
         """To be set before the last event: the stored answer tells of it."""
         self.failure: str | None = None
         """Why the answer is not stored."""
+
+    def divert(self, sink: Sink) -> None:
+        """As the engine's own; what the sink takes is recorded too."""
+
+        def take(output: TokenOutput) -> bool:
+            taken = sink(output)
+            if taken:
+                self._choices[output.index].add(output)
+            return taken
+
+        self._source.divert(take)
 
     def cancel(self) -> None:
         """What is not complete is not stored."""

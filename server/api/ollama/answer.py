@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct
 
 from engine.request import Event, RequestDone, RequestFailed, TokenOutput
 from engine.request import TokenLogprob as EngineLogprob
-from server.answers import ChoiceReader
+from server.answers import ChoiceReader, plain_text
 from server.api.chat_answer import token_logprobs
 from server.api.ollama.body import nanoseconds, timestamp
 from server.chat.deltas import CallDelta, ContentDelta, Delta, ReasoningDelta
@@ -132,10 +132,8 @@ class LineEncoder:
 
     def _output(self, output: TokenOutput) -> bytes:
         deltas = self._reader.read(output)
-        if len(deltas) == 1 and output.finish_reason is None and not output.logprobs:
-            [delta] = deltas
-            if isinstance(delta, ContentDelta):
-                return self._piece(delta.text)
+        if text := plain_text(output, deltas):
+            return self._piece(text)
         return b"".join(map(encoded, self._all_lines(output, deltas)))
 
     def _piece(self, text: str) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 import msgspec
 
 from engine.request import Event, RequestDone, RequestFailed, TokenOutput
+from engine.stream import Sink
 from server import sse
 from server.api.responses.answer import Answer
 from server.api.responses.call import ResponseCall
@@ -59,6 +60,10 @@ class SettledStream:
             if isinstance(event, RequestDone):
                 await self._encoder.settle(event)
             yield event
+
+    def divert(self, sink: Sink) -> None:
+        """As the engine's own."""
+        self._stream.divert(sink)
 
     def cancel(self) -> None:
         """As the engine's own."""
