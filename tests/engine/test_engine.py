@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.batch import Batch, Clear, Restore, Rows, Save, Span, Trim
+from engine.batch import Batch, Clear, Logits, Restore, Rows, Save, Span, Trim
 from engine.engine import Engine
 from engine.errors import (
     ContextLengthExceeded,
@@ -323,3 +323,30 @@ def test_files_that_are_no_model(smollm2: Path, tmp_path: Path) -> None:
         from engine.settings import LoraAdapter
 
         Model(settings(smollm2, lora=(LoraAdapter(garbage),)))
+
+
+def test_events_go_out_when_the_next_step_computes(smollm2: Path) -> None:
+    """The loop is woken when its thread can have the interpreter lock, once a step."""
+    order: list[str] = []
+
+    class Runner(LlamaRunner):
+        def run(self, batch: Batch) -> Logits:
+            order.append("compute")
+            return super().run(batch)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+        model = Model(settings(smollm2))
+        engine = Engine.over(model, Runner(model))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                loop, "call_soon_threadsafe", lambda *args: (order.append("wake"), wake(*args))
+            )
+            engine.start(loop)
+            prompt = prompt_of(engine, "What is the capital of France?")
+            await collect(engine, request("a", prompt, max_tokens=4, ignore_eos=True))
+        await asyncio.to_thread(engine.close)
+
+    asyncio.run(main())
+    assert order == ["compute", *["wake", "compute"] * 3, "wake"]
