@@ -14,7 +14,7 @@ from engine.batch import Batch, CopyReport, Logits, MemoryOp, Rows, Runner, Span
 from engine.counters import CacheCounters, Counters
 from engine.errors import RequestError
 from engine.kv_cache import KVCache
-from engine.logprobs import LIKELY, RawLogprobs
+from engine.logprobs import RawLogprobs
 from engine.neighbours import ThreadGovernor
 from engine.output import OutputText
 from engine.prompt_rows import PromptRows
@@ -32,7 +32,7 @@ from engine.request import (
 from engine.scheduler import Scheduler, Step
 from engine.sequence import Constraint, RequestState, Sequence
 from engine.snapshot import Snapshot
-from engine.vocab_math import Head, Row
+from engine.vocab_math import LIKELY, Head, Row
 
 _DISK_WAIT = 0.02
 """Seconds until the inbox is looked at again while all that could run waits for the disk."""
@@ -83,8 +83,9 @@ class EngineCore:
         self._context = context
         self._governor = governor
         self._rows = PromptRows(row_budget)
-        self._eog = np.fromiter(vocabulary.end_of_generation, np.intp)
+        self._eog = sorted(vocabulary.end_of_generation)
         self._scratch = np.empty(vocabulary.n_vocab, np.float32)
+        self._copy = np.empty(vocabulary.n_vocab, np.float32)
         # A cycle would keep what an unloaded model had in memory until the collector comes by.
         core = weakref.proxy(self)
         self.scheduler = Scheduler(
@@ -234,35 +235,42 @@ class EngineCore:
 
     def _draw(self, sequence: Sequence, row: Row) -> tuple[int, TokenLogprob | None]:
         request, sampler = sequence.group.request, sequence.sampler
-        changes = request.ignore_eos or sampler.adjusts or sequence.constraint is not None
-        head, raw = self._head(sequence, row), None
+        head = raw = None
         if request.logprobs is not None:
-            original = row.copy() if changes else row
+            head = Head(row, max(LIKELY, sampler.reach(len(row))))
+            # Whatever else changes the row only bans tokens: what is drawn keeps its logit.
+            original = self._copied(row) if sampler.adjusts else row
             raw = RawLogprobs(original, request.logprobs, self._scratch, head)
-        if changes:
-            head = None
-            self._restrict(sequence, row)
-        due = sequence.thought.next() if sequence.thought is not None else None
-        scratch = row if raw is None or changes else self._scratch
-        token = sampler.sample(row, scratch, head) if due is None else due
-        return token, self._logprob(token, raw) if raw else None
+        token = sequence.thought.next() if sequence.thought is not None else None
+        if token is None:
+            if self._restrict(sequence, row, head):
+                head = None
+            token = sampler.sample(row, row if raw is None else self._scratch, head)
+        return token, self._logprob(token, raw) if raw is not None else None
 
-    def _head(self, sequence: Sequence, row: Row) -> Head | None:
-        """The likely tokens of the raw distribution, where log probabilities ask for them."""
-        if sequence.group.request.logprobs is None:
-            return None
-        return Head(row, max(LIKELY, sequence.sampler.reach(len(row))))
+    def _copied(self, row: Row) -> Row:
+        np.copyto(self._copy, row)
+        return self._copy
 
-    def _restrict(self, sequence: Sequence, row: Row) -> None:
+    def _restrict(self, sequence: Sequence, row: Row, head: Head | None) -> bool:
+        """Change the logits as the request wants; whether `head` is out of date then."""
+        stale = False
         if sequence.group.request.ignore_eos:
-            row[self._eog] = -np.inf
-        sequence.sampler.adjust(row)
+            bound = head.bound if head is not None else np.inf
+            for token in self._eog:
+                stale = stale or row.item(token) >= bound
+                row[token] = -np.inf
+        if sequence.sampler.adjusts:
+            sequence.sampler.adjust(row)
+            stale = True
         if sequence.constraint is not None:
             sequence.constraint.restrict(row)
+            stale = True
+        return stale
 
     def _logprob(self, token: int, raw: RawLogprobs) -> TokenLogprob:
         data = self._vocabulary.token_bytes
-        top = tuple(TopLogprob(other, data(other), logprob) for other, logprob in raw.top)
+        top = tuple([TopLogprob(other, data(other), logprob) for other, logprob in raw.top])
         return TokenLogprob(token, data(token), raw.of(token), top)
 
     def _append(

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from engine.vocab_math import Head, Row, exponentials, total
-
-LIKELY = 8.0
-"""Nats below the likeliest token within which the top ones nearly always are."""
+from engine.vocab_math import LIKELY, Head, Row, exponentials, total
 
 
 class RawLogprobs:
@@ -22,14 +17,18 @@ class RawLogprobs:
         head = head or Head(row, LIKELY)
         self._row = row
         weights = exponentials(row, head.highest, 1.0, scratch)
-        self._log_total = head.highest + math.log(total(weights) / float(weights[head.best]))
+        log_total = head.highest + math.log(total(weights) / weights.item(head.best))
+        self._log_total = log_total
         self.top: list[tuple[int, float]] = []
         """(token, log probability), likeliest first, of equal ones the lowest id first."""
         if top:
             tokens = head.largest(row, top)
-            logprobs = row[tokens].astype(np.float64) - self._log_total
-            self.top = list(zip(tokens.tolist(), logprobs.tolist(), strict=True))
+            logits = row.take(tokens).tolist()
+            self.top = [
+                (token, logit - log_total)
+                for token, logit in zip(tokens.tolist(), logits, strict=True)
+            ]
 
     def of(self, token: int) -> float:
         """The natural logarithm of the probability of `token`."""
-        return float(self._row[token]) - self._log_total
+        return self._row.item(token) - self._log_total

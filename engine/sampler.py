@@ -15,19 +15,27 @@ from engine.errors import NoTokenPossible
 from engine.request import SamplingParams
 from engine.token_counts import TokenCounts
 from engine.vocab_math import (
+    LIKELY,
     Head,
     Row,
     Tokens,
-    above,
+    Weights,
+    count_nucleus,
+    descending,
     draw,
     draw_by_head,
     exponentials,
-    largest,
     nucleus,
+    pick,
+    total,
+    weigh,
 )
 
 LOWEST_PENALTY = 1e-6
 """Dividing by less would leave float32."""
+LOWEST_TEMPERATURE = 1e-6
+NUCLEUS_REACH = math.log(1000)
+"""Times the temperature: what weighs less than a thousandth of the likeliest rarely matters."""
 WIDEST_REACH = 14.0
 """Nats below the likeliest token past which a head holds too much of a vocabulary."""
 
@@ -53,8 +61,15 @@ class Sampler:
 
     def reach(self, n_vocab: int) -> float:
         """How far below the largest logit a `Head` should go for `sample`."""
-        plain = self._params.top_k == 0 and self._params.top_p == 1.0
-        return self._params.temperature * math.log(n_vocab) if plain else 0.0
+        params = self._params
+        if params.top_k:
+            return LIKELY
+        if params.top_p < 1.0:
+            return NUCLEUS_REACH * params.temperature
+        if params.min_p > 0.0:
+            # A little more than needed: the exact cut is made on the weights.
+            return -math.log(min(params.min_p, 1.0)) * params.temperature + 1e-3
+        return params.temperature * math.log(n_vocab)
 
     def adjust(self, row: Row) -> None:
         """Apply bias and penalties to the logits in `row`, in place."""
@@ -78,53 +93,59 @@ class Sampler:
         is NaN).
         """
         params = self._params
+        greedy = params.temperature == 0 or params.top_k == 1
+        if head is None and not greedy and self.reach(len(row)) < WIDEST_REACH:
+            head = Head(row, self.reach(len(row)))
         best = int(row.argmax()) if head is None else head.best
-        highest = float(row[best])
+        highest = row.item(best)
         if not math.isfinite(highest):
             raise NoTokenPossible("every token is banned at this position")
-        if params.temperature == 0 or params.top_k == 1:
+        if greedy:
             return best
-        if params.top_k == 0 and params.top_p == 1.0:
-            return self._draw_plain(row, scratch, highest, head)
+        temperature = max(params.temperature, LOWEST_TEMPERATURE)
         if 0 < params.top_k < len(row):
-            tokens = head.largest(row, params.top_k) if head else largest(row, params.top_k)
-            return self._draw_among(tokens, row, highest)
-        weights = exponentials(row, highest, params.temperature, scratch)
-        return self._draw_nucleus(weights, None)
-
-    def _draw_plain(self, row: Row, scratch: Row, highest: float, head: Head | None) -> int:
-        """Temperature and min_p only: the tail matters little or not at all."""
-        params = self._params
-        temperature = max(params.temperature, 1e-6)
-        if params.min_p > 0.0:
-            # A little more than needed: the exact cut is made on the weights.
-            reach = -math.log(min(params.min_p, 1.0)) * temperature + 1e-3
-            return self._draw_among(above(row, highest - reach), row, highest)
-        if head is None and self.reach(len(row)) < WIDEST_REACH:
-            head = Head(row, self.reach(len(row)))
-        if head is not None and head.tokens is not None:
-            return draw_by_head(row, head, temperature, self._random.random)
-        return draw(exponentials(row, highest, temperature, scratch), self._random.random())
-
-    def _draw_among(self, tokens: Tokens, row: Row, highest: float) -> int:
-        logits = row[tokens]
-        weights = exponentials(logits, highest, self._params.temperature, logits)
-        return self._draw_nucleus(weights, tokens)
-
-    def _draw_nucleus(self, weights: Row, tokens: Tokens | None) -> int:
-        """Cut `weights`, of `tokens` (None: of all), by top_p and min_p; then draw."""
-        params = self._params
+            return self._draw_top_k(row, head or Head(row, LIKELY), temperature)
         if params.top_p < 1.0:
-            kept = nucleus(weights, params.top_p)
-            tokens = kept if tokens is None else tokens[kept]
-            weights = weights[kept]
+            return self._draw_nucleus(row, scratch, best, head)
+        if head is None or head.tokens is None:
+            weights = exponentials(row, highest, temperature, scratch)
+            if params.min_p > 0.0:
+                weights[weights < weights.item(best) * np.float32(params.min_p)] = 0
+            return draw(weights, self._random.random())
         if params.min_p > 0.0:
-            # The likeliest token is never cut.
-            kept = np.flatnonzero(weights >= weights.max() * np.float32(params.min_p))
-            tokens = kept if tokens is None else tokens[kept]
-            weights = weights[kept]
-        index = draw(weights, self._random.random())
-        return index if tokens is None else int(tokens[index])
+            return self._draw_among(head.tokens, weigh(head.logits, highest, temperature))
+        return draw_by_head(row, head, temperature, self._random.random)
+
+    def _draw_top_k(self, row: Row, head: Head, temperature: float) -> int:
+        """Among the top_k likeliest, cut by top_p."""
+        tokens = head.largest(row, self._params.top_k)
+        weights = weigh(row.take(tokens), head.highest, temperature)
+        if self._params.top_p < 1.0:
+            count = count_nucleus(weights, self._params.top_p * float(sum(weights)))
+            tokens, weights = tokens[:count], weights[:count]
+        return self._draw_among(tokens, weights)
+
+    def _draw_nucleus(self, row: Row, scratch: Row, best: int, head: Head | None) -> int:
+        """Of the whole vocabulary, cut by top_p."""
+        highest, temperature = row.item(best), max(self._params.temperature, LOWEST_TEMPERATURE)
+        weights = exponentials(row, highest, temperature, scratch)
+        goal = self._params.top_p * total(weights)
+        if head is not None and head.tokens is not None:
+            order = descending(head.logits)
+            likely = weigh(head.logits.take(order), highest, temperature)
+            count = count_nucleus(likely, goal / weights.item(best))
+            if count is not None:
+                return self._draw_among(head.tokens.take(order[:count]), likely[:count])
+        tokens = nucleus(weights, goal, weights.item(best))
+        return self._draw_among(tokens, weights.take(tokens).astype(np.float64))
+
+    def _draw_among(self, tokens: Tokens, weights: Weights) -> int:
+        """Cut `weights`, of `tokens`, by min_p; then draw."""
+        if self._params.min_p > 0.0:
+            cut = max(weights) * min(self._params.min_p, 1.0)
+            kept = [at for at, weight in enumerate(weights) if weight >= cut]
+            tokens, weights = tokens.take(kept), [weights[at] for at in kept]
+        return tokens.item(pick(weights, self._random.random()))
 
     def accept(self, token: int) -> None:
         """Count `token` as generated."""

@@ -7,14 +7,28 @@ cumsum, sum over an axis, float64 temporaries) is 2 to 20 times slower at 262,14
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
 Row = NDArray[np.float32]
 Tokens = NDArray[np.intp]
+Weights = list[float] | NDArray[np.float64]
+"""Of a few tokens, a list where they are at most `SHORT`."""
 
+SHORT = 128
+"""Elements up to which plain Python is faster: right after a step of the model the caches hold
+neither data nor code, and each kind of call to NumPy costs 10 to 30 us instead of 1."""
+LIKELY = 8.0
+"""Nats below the likeliest token within which the top ones nearly always are."""
+_FOLDS = 16
+_WIDE = 1 << 17
+"""Tokens from which a mask over the vocabulary is slower than the maxima of its columns."""
+_FARTHEST = 40.0
+"""Nats to which the search for the k likeliest tokens goes."""
 _STRIDES = 64
 _BLOCK = 256
 _SMALL = 2048
@@ -37,12 +51,20 @@ def largest(row: Row, k: int) -> Tokens:
 
 def first(row: Row, k: int, candidates: Tokens | None) -> Tokens:
     """The `k` largest of the ascending ids `candidates` (None: all), in the order of `largest`."""
-    values = row if candidates is None else row[candidates]
-    if candidates is not None and len(values) > 4 * k:
+    values = row if candidates is None else row.take(candidates)
+    if candidates is not None and len(values) > max(SHORT, 4 * k):
         candidates = candidates[values >= np.partition(values, len(values) - k)[len(values) - k]]
-        values = row[candidates]
-    order = np.argsort(-values, kind="stable")[:k]
-    return order if candidates is None else candidates[order]
+        values = row.take(candidates)
+    order = descending(values)[:k]
+    return np.asarray(order) if candidates is None else candidates.take(order)
+
+
+def descending(values: Row) -> Tokens | list[int]:
+    """Places of the values, largest first, of equal ones the first first."""
+    if len(values) <= SHORT:
+        plain = values.tolist()
+        return sorted(range(len(plain)), key=plain.__getitem__, reverse=True)
+    return np.argsort(-values, kind="stable")
 
 
 def _lower_bound(row: Row, k: int) -> float:
@@ -79,7 +101,11 @@ def total(weights: Row) -> float:
     """The sum of `weights` with an error of a few units of float32's last place."""
     if len(weights) <= _SMALL:
         return float(weights.sum(dtype=np.float64))
-    return float(_block_sums(weights).sum())
+    width = len(weights) // _FOLDS
+    whole = width * _FOLDS
+    columns = np.add.reduce(weights[:whole].reshape(_FOLDS, width), 0)
+    rest = sum(weights[whole:].tolist()) if whole < len(weights) else 0.0
+    return float(np.add.reduce(columns)) + rest
 
 
 def draw(weights: Row, uniform: float) -> int:
@@ -107,30 +133,67 @@ def _walk(weights: Row, uniform: float) -> int:
     return index if index < len(weights) else int(weights.nonzero()[0][-1])
 
 
+def _fold_maxima(row: Row) -> Row:
+    """The largest of each column of `row` in `_FOLDS` lines; what is left over goes to the last."""
+    width = len(row) // _FOLDS
+    whole = width * _FOLDS
+    maxima: Row = np.maximum.reduce(row[:whole].reshape(_FOLDS, width), 0)
+    if whole < len(row):
+        maxima[-1] = np.maximum(maxima[-1], row[whole:].max())
+    return maxima
+
+
+def _unfolded(length: int, columns: Tokens) -> Tokens:
+    """Ids of the members of `columns` in a row of this length, ascending."""
+    width = length // _FOLDS
+    ids = (np.arange(0, width * _FOLDS, width)[:, None] + columns).ravel()
+    if length % _FOLDS and len(columns) and columns[-1] == width - 1:
+        ids = np.concatenate([ids, np.arange(width * _FOLDS, length)])
+    return ids
+
+
 class Head:
     """The likely tokens of a row: all that come within `reach` of the largest logit."""
 
     def __init__(self, row: Row, reach: float) -> None:
-        """One pass for the largest and one for the rest; `highest` is NaN or -inf where the row
-        has no token to choose."""
-        self.best = int(row.argmax())
-        """The lowest id among equals."""
-        self.highest = float(row[self.best])
+        """Two passes; one over rows so long that writing a mask of them costs more than looking
+        closer at some. `highest` is NaN or -inf where the row has no token to choose."""
+        self._maxima = _fold_maxima(row) if len(row) >= _WIDE else None
+        at = row if self._maxima is None else self._maxima
+        best = int(at.argmax())
+        self.highest: float = at.item(best)
         # Far from zero float32 is coarse: the bound has to lie below the largest in any case.
         reach = max(reach, 1.0, 1e-6 * abs(self.highest))
         bound = np.float32(self.highest - reach)
         self.bound = float(bound)
-        reached = row >= bound
-        # Picking ids out of a dense mask costs more than a pass of exponentials.
-        sparse = 16 * np.count_nonzero(reached) < len(row)
-        self.tokens: Tokens | None = reached.nonzero()[0] if sparse else None
+        tokens = self._reaching(row, bound)
+        self.logits = row.take(tokens)
+        """Of `tokens`."""
+        # Picking among so many costs more than a pass of exponentials.
+        self.tokens = tokens if 16 * len(tokens) < len(row) else None
         """Ascending; None where they are too many to be of use."""
+        if self._maxima is not None and len(tokens):
+            best = tokens.item(self.logits.argmax())
+        self.best = best
+        """The lowest id among equals."""
+
+    def _reaching(self, row: Row, bound: np.float32) -> Tokens:
+        if self._maxima is not None:
+            columns = (self._maxima >= bound).nonzero()[0]
+            if 16 * len(columns) < len(self._maxima):
+                among = _unfolded(len(row), columns)
+                return among[(row.take(among) >= bound).nonzero()[0]]
+        return (row >= bound).nonzero()[0]
 
     def largest(self, row: Row, k: int) -> Tokens:
         """As the function of this name, for the row that this is the head of."""
-        if self.tokens is None or len(self.tokens) < k:
+        tokens, reach = self.tokens, self.highest - self.bound
+        while tokens is not None and len(tokens) < k and reach < _FARTHEST:
+            reach *= 1.5
+            tokens = self._reaching(row, np.float32(self.highest - reach))
+        if tokens is None or len(tokens) < k:
             return largest(row, k)
-        return first(row, k, self.tokens)
+        return first(row, k, tokens)
 
 
 def draw_by_head(row: Row, head: Head, temperature: float, random: Callable[[], float]) -> int:
@@ -143,14 +206,13 @@ def draw_by_head(row: Row, head: Head, temperature: float, random: Callable[[], 
     """
     tokens = head.tokens
     assert tokens is not None
-    weights = np.exp((row[tokens].astype(np.float64) - head.highest) / temperature)
-    running = weights.cumsum()
+    running = running_sums(weigh(head.logits, head.highest, temperature))
     in_head = float(running[-1])
     ceiling = math.exp((head.bound - head.highest) / temperature)
     while True:
         target = random() * (in_head + len(row) * ceiling)
         if target < in_head:
-            return int(tokens[running.searchsorted(target, "right")])
+            return tokens.item(bisect_right(running, target))
         token = min(int((target - in_head) / ceiling), len(row) - 1)
         logit = float(row[token])
         # The head has had its share; NaN and -inf are never accepted.
@@ -159,17 +221,42 @@ def draw_by_head(row: Row, head: Head, temperature: float, random: Callable[[], 
             return token
 
 
-def nucleus(weights: Row, p: float) -> Tokens:
-    """Ids of the fewest heaviest weights that reach the share p of the total, heaviest first."""
-    goal = p * total(weights)
-    bound = float(weights.max())
+def weigh(logits: Row, highest: float, temperature: float) -> Weights:
+    """exp((logits - highest) / temperature)."""
+    if len(logits) <= SHORT:
+        exp = math.exp
+        return [exp((logit - highest) / temperature) for logit in logits.tolist()]
+    return np.exp((logits.astype(np.float64) - highest) / temperature)
+
+
+def running_sums(weights: Weights) -> Weights:
+    """Each with all before it."""
+    return list(accumulate(weights)) if isinstance(weights, list) else weights.cumsum()
+
+
+def pick(weights: Weights, uniform: float) -> int:
+    """As `draw`, of a few."""
+    running = running_sums(weights)
+    index = bisect_right(running, uniform * running[-1])
+    # A rounding may reach the end: stay on the last weight above 0.
+    return index if index < len(weights) else max(at for at, each in enumerate(weights) if each)
+
+
+def count_nucleus(weights: Weights, goal: float) -> int | None:
+    """How many of the descending `weights` it takes to reach `goal`; None: all are not enough."""
+    count = bisect_left(running_sums(weights), goal) + 1
+    return count if count <= len(weights) else None
+
+
+def nucleus(weights: Row, goal: float, highest: float) -> Tokens:
+    """Ids of the fewest heaviest weights whose sum reaches `goal`, heaviest first; `highest` is
+    the largest weight."""
+    bound = highest
     while True:
         bound *= 1e-2
         candidates = above(weights, bound)
-        heavy = weights[candidates]
-        if bound < _TINY or float(heavy.sum(dtype=np.float64)) >= goal:
-            break
-    order = np.argsort(-heavy, kind="stable")
-    running = heavy[order].cumsum(dtype=np.float64)
-    count = int(running.searchsorted(goal, "left")) + 1
-    return candidates[order[:count]]
+        heavy = weights.take(candidates)
+        order = descending(heavy)
+        count = count_nucleus(heavy.take(order).astype(np.float64), goal)
+        if count is not None or bound < _TINY:
+            return candidates.take(order[:count])

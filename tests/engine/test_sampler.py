@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.errors import NoTokenPossible
-from engine.logprobs import LIKELY, RawLogprobs
+from engine.logprobs import RawLogprobs
 from engine.request import SamplingParams
 from engine.sampler import Sampler
-from engine.vocab_math import Head, Row
+from engine.vocab_math import LIKELY, Head, Row
 
 VOCAB = 2000
 SCRATCH = np.empty(VOCAB, np.float32)
