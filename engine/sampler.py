@@ -34,6 +34,7 @@ from engine.vocab_math import (
 LOWEST_PENALTY = 1e-6
 """Dividing by less would leave float32."""
 LOWEST_TEMPERATURE = 1e-6
+UNIFORMS = 64
 NUCLEUS_REACH = math.log(1000)
 """Times the temperature: what weighs less than a thousandth of the likeliest rarely matters."""
 WIDEST_REACH = 14.0
@@ -47,7 +48,8 @@ class Sampler:
         """`stream` is the index of the choice: each of n choices has its own random numbers."""
         self._params = params
         entropy = None if params.seed is None else [params.seed & (2**64 - 1), stream]
-        self._random = np.random.Generator(np.random.PCG64(entropy))
+        self._generator = np.random.Generator(np.random.PCG64(entropy))
+        self._uniforms: list[float] = []
         self._biased = np.fromiter(params.logit_bias, np.intp, len(params.logit_bias))
         self._bias = np.fromiter(params.logit_bias.values(), np.float32, len(params.logit_bias))
         counts_output = bool(params.presence_penalty or params.frequency_penalty)
@@ -58,6 +60,12 @@ class Sampler:
     def adjusts(self) -> bool:
         """Whether `adjust` may change a row."""
         return bool(len(self._biased)) or self._counts is not None or self._repeated is not None
+
+    def _random(self) -> float:
+        """From 0 to 1. Many are made at a time; they are the same as one by one."""
+        if not self._uniforms:
+            self._uniforms = self._generator.random(UNIFORMS)[::-1].tolist()
+        return self._uniforms.pop()
 
     def reach(self, n_vocab: int) -> float:
         """How far below the largest logit a `Head` should go for `sample`."""
@@ -78,12 +86,17 @@ class Sampler:
             row[self._biased] += self._bias
         if self._repeated is not None:
             seen = self._repeated.tokens
-            logits = row[seen]
+            logits = row.take(seen)
             penalty = np.float32(max(params.repetition_penalty, LOWEST_PENALTY))
-            row[seen] = np.where(logits > 0, logits / penalty, logits * penalty)
+            # Divides what is positive and multiplies what is negative.
+            further = np.minimum if penalty >= 1 else np.maximum
+            row[seen] = further(logits / penalty, logits * penalty)
         if self._counts is not None:
-            penalties = params.frequency_penalty * self._counts.counts + params.presence_penalty
-            row[self._counts.tokens] -= penalties
+            penalties: Row | np.float32 = np.float32(params.presence_penalty)
+            if params.frequency_penalty:
+                penalties = params.frequency_penalty * self._counts.counts + penalties
+            tokens = self._counts.tokens
+            row[tokens] = row.take(tokens) - penalties
 
     def sample(self, row: Row, scratch: Row, head: Head | None = None) -> int:
         """A token id drawn from `row` after `adjust`; `scratch`, as long, is overwritten: `row`
@@ -111,10 +124,10 @@ class Sampler:
             weights = exponentials(row, highest, temperature, scratch)
             if params.min_p > 0.0:
                 weights[weights < weights.item(best) * np.float32(params.min_p)] = 0
-            return draw(weights, self._random.random())
+            return draw(weights, self._random())
         if params.min_p > 0.0:
             return self._draw_among(head.tokens, weigh(head.logits, highest, temperature))
-        return draw_by_head(row, head, temperature, self._random.random)
+        return draw_by_head(row, head, temperature, self._random)
 
     def _draw_top_k(self, row: Row, head: Head, temperature: float) -> int:
         """Among the top_k likeliest, cut by top_p."""
@@ -145,7 +158,7 @@ class Sampler:
             cut = max(weights) * min(self._params.min_p, 1.0)
             kept = [at for at, weight in enumerate(weights) if weight >= cut]
             tokens, weights = tokens.take(kept), [weights[at] for at in kept]
-        return tokens.item(pick(weights, self._random.random()))
+        return tokens.item(pick(weights, self._random()))
 
     def accept(self, token: int) -> None:
         """Count `token` as generated."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -46,6 +47,8 @@ class Step(Struct):
     @property
     def n_prompt(self) -> int:
         """Tokens of prompts in the batch."""
+        if self.n_decode == len(self.sequences):
+            return 0
         pairs = zip(self.sequences, self.batch.spans, strict=True)
         return sum(len(span.tokens) for sequence, span in pairs if not sequence.decoding)
 
@@ -145,6 +148,23 @@ class Scheduler:
     def schedule(self) -> Step:
         """Take every decoding token and as much of the prompts as is due; after `admit`."""
         lora, active = self._whose_turn()
+        return self._plain_step(lora, active) or self._mixed_step(lora, active)
+
+    def _plain_step(self, lora: LoraSet, active: list[Sequence]) -> Step | None:
+        """One token of each, if that is all there is to do."""
+        if len(active) > self._batch_size:
+            return None
+        spans = []
+        for each in sorted(active, key=attrgetter("slot")):
+            start = each.n_computed
+            if len(each.tokens) != start + 1 or not each.decoding:
+                return None
+            spans.append(Span(each.slot, start, each.tokens[start:], Rows.LAST))
+        sequences = [self.running[span.slot] for span in spans]
+        whole, self._whole = self._whole, []
+        return Step(Batch(self._kv.take_ops(), spans, lora), sequences, len(spans), whole)
+
+    def _mixed_step(self, lora: LoraSet, active: list[Sequence]) -> Step:
         decoding = [each for each in active if each.decoding]
         shares = self._decode_shares(decoding)
         budget = self._prompt_budget(sum(shares.values()), stalls=self._anyone_decodes())

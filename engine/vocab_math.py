@@ -52,7 +52,7 @@ def largest(row: Row, k: int) -> Tokens:
 def first(row: Row, k: int, candidates: Tokens | None) -> Tokens:
     """The `k` largest of the ascending ids `candidates` (None: all), in the order of `largest`."""
     values = row if candidates is None else row.take(candidates)
-    if candidates is not None and len(values) > max(SHORT, 4 * k):
+    if candidates is not None and len(values) > max(1024, 4 * k):
         candidates = candidates[values >= np.partition(values, len(values) - k)[len(values) - k]]
         values = row.take(candidates)
     order = descending(values)[:k]
@@ -101,11 +101,12 @@ def total(weights: Row) -> float:
     """The sum of `weights` with an error of a few units of float32's last place."""
     if len(weights) <= _SMALL:
         return float(weights.sum(dtype=np.float64))
+    if len(weights) < _WIDE:
+        return float(np.add.reduce(weights))
     width = len(weights) // _FOLDS
     whole = width * _FOLDS
     columns = np.add.reduce(weights[:whole].reshape(_FOLDS, width), 0)
-    rest = sum(weights[whole:].tolist()) if whole < len(weights) else 0.0
-    return float(np.add.reduce(columns)) + rest
+    return float(np.add.reduce(columns)) + float(np.add.reduce(weights[whole:]))
 
 
 def draw(weights: Row, uniform: float) -> int:

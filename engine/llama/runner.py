@@ -20,7 +20,6 @@ from engine.batch import (
     Logits,
     MemoryOp,
     Restore,
-    Rows,
     Save,
     Span,
     Trim,
@@ -55,6 +54,9 @@ class LlamaRunner:
         self._n_batch: int = api.llama_n_batch(model.context)
         self._batch = TokenBatch(self._n_batch)
         self._long_prompts = LongPrompts(model)
+        self._address = 0
+        self._room = np.empty((0, self.n_vocab), np.float32)
+        """What begins at `_address`, where llama.cpp writes logits; it moves when it grows."""
 
     def run(self, batch: Batch) -> Logits:
         """See `Runner.run`; the view is valid until the next call."""
@@ -92,10 +94,22 @@ class LlamaRunner:
     def _decode(self, spans: list[Span], context: Any = None) -> Logits:
         context = context or self._context
         rows = self._fill(spans)
+        address = self._compute(context, rows)
+        if not rows:
+            return np.empty((0, self.n_vocab), np.float32)
+        if address != self._address:
+            self._address, self._room = address, self._view(address)
+        return self._room[:rows]
+
+    def _compute(self, context: Any, rows: int) -> int:
+        """Let llama.cpp work; returns the address of the logits, if there are `rows` of them."""
         status = self._api.llama_decode(context, self._batch.native)
         if status != 0:
             raise StepFailed(f"llama_decode returned {status} for {self._batch.count} tokens")
-        return self._logits(rows, context)
+        if rows == 0:
+            self._api.llama_synchronize(context)
+            return 0
+        return ctypes.addressof(self._api.llama_get_logits(context).contents)
 
     def _apply_adapters(self, lora: LoraSet) -> None:
         handles = [self._adapters[each.name] for each in lora]
@@ -107,31 +121,26 @@ class LlamaRunner:
 
     def _fill(self, spans: list[Span]) -> int:
         """Write the spans into the batch; returns how many rows of logits will come."""
-        batch, at, rows = self._batch, 0, 0
+        tokens: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        wanted: list[int] = []
         for span in spans:
-            end = at + len(span.tokens)
-            if end > self._n_batch:
-                raise StepFailed(f"a step of more than {self._n_batch} tokens was scheduled")
-            batch.tokens[at:end] = span.tokens
-            batch.positions[at:end] = range(span.start, span.start + end - at)
-            batch.sequences[at:end] = span.slot
-            batch.wanted[at:end] = span.rows is Rows.ALL
-            if span.rows is Rows.LAST:
-                batch.wanted[end - 1] = 1
-            rows += span.n_rows
-            at = end
-        batch.count = at
-        return rows
+            n_tokens, n_rows = len(span.tokens), span.n_rows
+            tokens += span.tokens
+            positions += range(span.start, span.start + n_tokens)
+            slots += [span.slot] * n_tokens
+            wanted += [0] * (n_tokens - n_rows) + [1] * n_rows
+        if len(tokens) > self._n_batch:
+            raise StepFailed(f"a step of more than {self._n_batch} tokens was scheduled")
+        self._batch.fill(tokens, positions, slots, wanted)
+        return sum(wanted)
 
-    def _logits(self, rows: int, context: Any) -> Logits:
-        if rows == 0:
-            self._api.llama_synchronize(context)
-            return np.empty((0, self.n_vocab), np.float32)
-        pointer = self._api.llama_get_logits(context)
-        address = ctypes.cast(pointer, ctypes.c_void_p).value
-        size = rows * self.n_vocab
-        floats = (ctypes.c_float * size).from_address(address or 0)
-        return np.frombuffer(memoryview(floats), np.float32).reshape(rows, self.n_vocab)
+    def _view(self, address: int) -> Logits:
+        """As many rows as there ever are, from `address` on; only those of a step may be read."""
+        floats = (ctypes.c_float * (self.max_rows * self.n_vocab)).from_address(address)
+        rows = np.frombuffer(memoryview(floats), np.float32)
+        return rows.reshape(self.max_rows, self.n_vocab)
 
     def _apply(self, op: MemoryOp) -> None:
         match op:

@@ -11,7 +11,7 @@ from engine.llama.library import library
 
 
 class TokenBatch:
-    """Room for `size` tokens; whoever fills the arrays says by `count` how many there are."""
+    """Room for `size` tokens; whoever writes to the arrays says by `count` how many there are."""
 
     def __init__(self, size: int) -> None:
         api = library().api
@@ -43,3 +43,13 @@ class TokenBatch:
     @count.setter
     def count(self, count: int) -> None:
         self.native.n_tokens = count
+
+    def fill(
+        self, tokens: list[int], positions: list[int], sequences: list[int], wanted: list[int]
+    ) -> None:
+        """Lists of one length: a conversion each costs less than one for each span."""
+        self.count = count = len(tokens)
+        self.tokens[:count] = tokens
+        self.positions[:count] = positions
+        self.sequences[:count] = sequences
+        self.wanted[:count] = wanted
