@@ -140,14 +140,12 @@ class EngineCore:
             sequence.group.started = sequence.group.started or began
         on_compute()
         logits = self._runner.run(step.batch)
+        report = self._runner.take_report()
         ended = time.monotonic()
-        seconds, n_prompt = ended - began, step.n_prompt
-        report = self._runner.take_report() if step.batch.ops else None
-        seconds -= report.seconds if report is not None else 0.0
+        seconds, n_prompt = ended - began - report.seconds, step.n_prompt
         self.scheduler.costs.observe(seconds, step.n_decode, n_prompt)
         self.counters.step(ended, seconds, step.n_decode, n_prompt)
-        if report is not None or n_prompt:
-            self._kv.learn(report or CopyReport(), self.scheduler.costs.prompt_token)
+        self._kv.learn(report, self.scheduler.costs.prompt_token)
         if not step.sequences and not step.whole:
             self._kv.wait(_DISK_WAIT)
         for sequence in step.whole:

@@ -25,7 +25,7 @@ neither data nor code, and each kind of call to NumPy costs 10 to 30 us instead 
 LIKELY = 8.0
 """Nats below the likeliest token within which the top ones nearly always are."""
 _FOLDS = 16
-_WIDE = 1 << 17
+WIDE = 1 << 17
 """Tokens from which a mask over the vocabulary is slower than the maxima of its columns."""
 _FARTHEST = 40.0
 """Nats to which the search for the k likeliest tokens goes."""
@@ -101,7 +101,7 @@ def total(weights: Row) -> float:
     """The sum of `weights` with an error of a few units of float32's last place."""
     if len(weights) <= _SMALL:
         return float(weights.sum(dtype=np.float64))
-    if len(weights) < _WIDE:
+    if len(weights) < WIDE:
         return float(np.add.reduce(weights))
     width = len(weights) // _FOLDS
     whole = width * _FOLDS
@@ -159,7 +159,7 @@ class Head:
     def __init__(self, row: Row, reach: float) -> None:
         """Two passes; one over rows so long that writing a mask of them costs more than looking
         closer at some. `highest` is NaN or -inf where the row has no token to choose."""
-        self._maxima = _fold_maxima(row) if len(row) >= _WIDE else None
+        self._maxima = _fold_maxima(row) if len(row) >= WIDE else None
         at = row if self._maxima is None else self._maxima
         best = int(at.argmax())
         self.highest: float = at.item(best)

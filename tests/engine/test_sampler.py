@@ -113,6 +113,32 @@ def test_greedy_takes_the_lowest_id_of_equal_logits() -> None:
     assert Sampler(SamplingParams(top_k=1), [], 0).sample(row, np.empty_like(row)) == 17
 
 
+@pytest.mark.parametrize("penalty", [1.3, 0.7])
+@pytest.mark.parametrize("frequency", [0.0, 0.4])
+def test_penalties_are_those_of_their_definition(penalty: float, frequency: float) -> None:
+    row = logits_like_a_models(6)
+    params = SamplingParams(
+        repetition_penalty=penalty, presence_penalty=0.5, frequency_penalty=frequency
+    )
+    sampler, expected = Sampler(params, [1, 2, 2, 3], 0), row.copy()
+    for token in (3, 9, 9):
+        sampler.accept(token)
+    for token in (1, 2, 3, 9):
+        scaled = row[token] / np.float32(penalty), row[token] * np.float32(penalty)
+        expected[token] = scaled[0 if row[token] > 0 else 1]
+    expected[3] -= np.float32(0.5 + frequency)
+    expected[9] -= np.float32(0.5 + 2 * frequency)
+    sampler.adjust(row)
+    np.testing.assert_allclose(row, expected, rtol=1e-6)
+
+
+def test_random_numbers_made_many_at_a_time_are_those_of_the_generator() -> None:
+    sampler, row = Sampler(SamplingParams(seed=3, top_k=2), [], 0), np.zeros(100, np.float32)
+    one_by_one = np.random.Generator(np.random.PCG64([3, 0]))
+    for _ in range(150):
+        assert sampler.sample(row.copy(), row.copy()) == int(2 * one_by_one.random())
+
+
 def draws(seed: int | None, stream: int = 0) -> list[int]:
     sampler = Sampler(SamplingParams(seed=seed), [], stream)
     return [sampler.sample(logits_like_a_models(i), SCRATCH) for i in range(30)]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine import vocab_math
 from engine.vocab_math import (
     Head,
     Row,
+    count_nucleus,
+    descending,
     draw,
     draw_by_head,
     exponentials,
     largest,
     nucleus,
+    pick,
     total,
+    weigh,
 )
 
 
@@ -74,14 +81,52 @@ def test_draw_never_leaves_the_support(n: int, uniform: float) -> None:
     assert draw(weights, uniform) == n // 2
 
 
-@given(rows(), st.floats(0, 20), st.integers(1, 40))
-def test_a_head_has_all_that_come_within_its_reach(row: Row, reach: float, k: int) -> None:
-    head = Head(row, reach)
+@given(rows(), st.floats(0, 20), st.integers(1, 40), st.sampled_from([64, 1 << 17]))
+def test_a_head_has_all_that_come_within_its_reach(
+    row: Row, reach: float, k: int, wide: int
+) -> None:
+    with patch.object(vocab_math, "WIDE", wide):
+        head = Head(row, reach)
     assert head.best == row.argmax()
     assert head.bound <= head.highest - reach + 1e-5
     if head.tokens is not None:
         assert head.tokens.tolist() == np.flatnonzero(row >= np.float32(head.bound)).tolist()
+        assert head.logits.tolist() == row[head.tokens].tolist()
     assert head.largest(row, k).tolist() == np.argsort(-row, kind="stable")[:k].tolist()
+
+
+@pytest.mark.parametrize("bad", [-np.inf, np.nan])
+@pytest.mark.parametrize("wide", [64, 1 << 17])
+def test_a_head_of_nothing_says_so(bad: float, wide: int) -> None:
+    row = np.full(3000, bad, np.float32)
+    with patch.object(vocab_math, "WIDE", wide):
+        head = Head(row, 8.0)
+    assert not np.isfinite(head.highest)
+    assert not np.isfinite(row[head.best])
+
+
+@given(rows(), st.sampled_from([64, 1 << 17]))
+def test_the_total_of_a_wide_row_is_as_exact(row: Row, wide: int) -> None:
+    weights = np.exp(row - row.max())
+    with patch.object(vocab_math, "WIDE", wide):
+        assert total(weights) == pytest.approx(weights.sum(dtype=np.float64), rel=1e-6)
+
+
+@given(rows(), st.floats(0, 1, exclude_max=True), st.sampled_from([0.3, 1.0]))
+def test_few_weights_are_drawn_from_like_many(row: Row, uniform: float, temperature: float) -> None:
+    """Lists and arrays of the same weights: the same token, the same nucleus, the same order."""
+    few = row[: vocab_math.SHORT]
+    plain = weigh(few, float(few.max()), temperature)
+    arrays = np.array(plain)
+    assert isinstance(plain, list)
+    assert plain == pytest.approx(np.exp((few.astype(np.float64) - few.max()) / temperature))
+    assert pick(plain, uniform) == pick(arrays, uniform)
+    order = descending(few)
+    assert list(order) == np.argsort(-few, kind="stable").tolist()
+    goal = 0.9 * sum(plain)
+    heaviest = arrays[order]
+    assert count_nucleus(heaviest.tolist(), goal) == count_nucleus(heaviest, goal)
+    assert count_nucleus(heaviest, 1.1 * sum(plain)) is None
 
 
 @given(rows(), st.sampled_from([0.01, 0.7, 1.0, 3.0]), st.sampled_from([0.0, 1e4, -300.0]))
