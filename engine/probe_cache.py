@@ -21,7 +21,7 @@ log = logging.getLogger("ingle.probe")
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 """Raised when the probe measures differently."""
 IRRELEVANT = (
     *("path", "context", "parallel", "max_queue", "max_stall", "lora"),
