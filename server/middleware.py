@@ -5,6 +5,7 @@ Plain ASGI: nothing is added to a stream's chunks but one function call.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -17,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.errors import EngineError
+from engine.errors import EngineError, EngineUnavailable
 from engine.request import RequestDone, RequestFailed
 from server.access_log import write_line
 from server.connection import ClientDisconnected
@@ -113,6 +114,11 @@ class Envelope:
             await (answer or self._app)(scope, receive, send_stamped)
         except ClientDisconnected:
             record.status = CLIENT_CLOSED
+        except asyncio.CancelledError:
+            # uvicorn's: the time to finish is over, and the answer has not begun.
+            if record.status is not None:
+                raise
+            await self._fail(EngineUnavailable("draining"), scope, receive, send_stamped)
         except Exception as error:  # noqa: BLE001 - every error has an answer
             await self._fail(error, scope, receive, send_stamped)
         finally:

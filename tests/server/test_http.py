@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -191,3 +192,14 @@ class TestKeys:
         caplog.set_level("DEBUG")
         await client.post(CHAT, chat_body(), headers={"x-api-key": "key-one"})
         assert "key-one" not in json.dumps(caplog.messages)
+
+
+async def test_who_is_cut_short_by_a_shutdown_is_told(client: Client, engine: FakeEngine) -> None:
+    engine.hold.clear()
+    exchange = client.begin("POST", "/v1/chat/completions", chat_body())
+    while not engine.requests:
+        await asyncio.sleep(0)
+    exchange.task.cancel("the time to finish is over")
+    await exchange.finish()
+    assert (exchange.status, exchange.json()["error"]["code"]) == (503, "model_unavailable")
+    assert int(exchange.headers["retry-after"]) > 0
