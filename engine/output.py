@@ -26,6 +26,8 @@ class OutputText:
         self._include_stop = include_stop
         self._longest_stop = max(map(len, stop), default=0)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._partial = False
+        """A character has begun and not ended."""
         self._pending = ""
         self._sent = 0
         self._logprobs: deque[tuple[int, TokenLogprob]] = deque()
@@ -38,10 +40,17 @@ class OutputText:
             self._logprobs.append((self._sent + len(self._pending), logprob))
         if token in self._hidden:
             return
-        piece = self._decoder.decode(self._token_bytes(token))
+        piece = self._decode(self._token_bytes(token))
         self._pending += piece
         if self._stop and piece:
             self._find_stop(len(piece))
+
+    def _decode(self, data: bytes) -> str:
+        if not self._partial and data.isascii():
+            return data.decode("ascii")
+        text = self._decoder.decode(data)
+        self._partial = bool(self._decoder.getstate()[0])
+        return text
 
     def _find_stop(self, n_new: int) -> None:
         """Cut the pending text at the earliest stop string that ends in its `n_new` newest."""
@@ -62,7 +71,9 @@ class OutputText:
 
         `final` releases what was held back; bytes of an unfinished character are dropped.
         """
-        held = 0 if final or self.stop_string is not None else self._held_back()
+        held = 0
+        if self._stop and not final and self.stop_string is None:
+            held = self._held_back()
         cut = len(self._pending) - held
         text, self._pending = self._pending[:cut], self._pending[cut:]
         self._sent += len(text)

@@ -37,6 +37,19 @@ _EXP_RANGE = (-20.0, 60.0)
 """Largest exponents for which float32 sums of exponentials need no shift: 2^24 of them stay
 finite, and what underflows is 60 nats below the largest."""
 
+_LOG2_E = math.log2(math.e)
+
+
+def _has_fast_exp2() -> bool:
+    """Whether NumPy has vector code for exp2 here (AVX-512 on Linux): it takes a third of exp's
+    time, and elsewhere several times as much."""
+    found = np.lib.introspect.opt_func_info(func_name="^exp2$", signature="float32")
+    targets = [each["current"] for each in found.get("exp2", {}).values()]
+    return any("AVX512" in target or "X86_V4" in target for target in targets)
+
+
+FAST_EXP2 = _has_fast_exp2()
+
 
 def above(row: Row, bound: float) -> Tokens:
     """Ids of the values that reach `bound`, ascending."""
@@ -84,6 +97,9 @@ def exponentials(row: Row, highest: float, temperature: float, out: Row) -> Row:
     source = row
     if not _EXP_RANGE[0] < highest * scale < _EXP_RANGE[1]:
         source = np.subtract(row, np.float32(highest), out=out)
+    if FAST_EXP2:
+        scaled = np.multiply(source, np.float32(scale * _LOG2_E), out=out)
+        return np.exp2(scaled, out=out)
     if scale != 1.0:
         source = np.multiply(source, np.float32(scale), out=out)
     return np.exp(source, out=out)
@@ -194,6 +210,9 @@ class Head:
             tokens = self._reaching(row, np.float32(self.highest - reach))
         if tokens is None or len(tokens) < k:
             return largest(row, k)
+        if tokens is self.tokens and len(tokens) > SHORT:
+            nearer = (self.logits >= np.float32(self.highest - 0.5 * reach)).nonzero()[0]
+            tokens = tokens if len(nearer) < k else tokens.take(nearer)
         return first(row, k, tokens)
 
 

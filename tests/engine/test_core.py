@@ -70,6 +70,26 @@ def test_a_long_prompt_never_stops_a_running_stream() -> None:
     assert set(lengths) == {1}
 
 
+def test_a_step_of_single_tokens_is_what_the_general_way_makes_of_it() -> None:
+    core = make_core(FakeRunner(slots=4))
+    harness = Harness(core)
+    for name in "abcd":
+        harness.add(request(name, [ord(name) - 90, 2, 3], 30))
+    for _ in range(6):
+        harness.step()
+    scheduler = core.scheduler
+    lora, active = scheduler._whose_turn()
+    plain = scheduler._plain_step(lora, active[::-1])
+    mixed = scheduler._mixed_step(lora, active[::-1])
+    assert plain is not None
+    assert (plain.batch, plain.sequences) == (mixed.batch, mixed.sequences)
+    assert (plain.n_decode, plain.n_prompt) == (mixed.n_decode, mixed.n_prompt) == (4, 0)
+    harness.add(request("e", [7, 8], 30))
+    core.abort("a")
+    list(scheduler.admit())
+    assert scheduler._plain_step(*scheduler._whose_turn()) is None, "a prompt is to be computed"
+
+
 def test_a_lone_prompt_takes_whole_passes() -> None:
     runner = FakeRunner()
     harness = Harness(make_core(runner, ubatch_size=32))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine import vocab_math
 from engine.errors import NoTokenPossible
 from engine.logprobs import RawLogprobs
 from engine.request import SamplingParams
@@ -188,6 +190,20 @@ def test_a_known_head_changes_nothing(top: int) -> None:
             Sampler(SamplingParams(seed=i), [], 0).sample(row, SCRATCH, Head(row, math.log(VOCAB)))
             == one
         )
+
+
+@pytest.mark.parametrize("fast_exp2", [True, False])
+def test_logprobs_are_exact_to_the_rounding_of_float32(fast_exp2: bool) -> None:
+    rng = np.random.default_rng(2)
+    for n_vocab in (49_152, 262_144):
+        row = rng.normal(0, 4, n_vocab).astype(np.float32)
+        exact = row.astype(np.float64) - np.log(np.exp(row.astype(np.float64)).sum())
+        with patch.object(vocab_math, "FAST_EXP2", fast_exp2):
+            raw = RawLogprobs(row, 20, np.empty_like(row))
+        best = np.argsort(-exact, kind="stable")[:20]
+        assert [token for token, _ in raw.top] == best.tolist()
+        assert [logprob for _, logprob in raw.top] == pytest.approx(exact[best], abs=1e-6)
+        assert raw.of(5) == pytest.approx(exact[5], abs=1e-6)
 
 
 def test_logprobs_are_those_of_the_raw_distribution() -> None:
