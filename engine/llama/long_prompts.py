@@ -25,7 +25,7 @@ log = logging.getLogger("ingle.engine")
 
 LEAST_ROWS = 64
 """Rows of a pass from which flash attention on the CPU is fast."""
-WORTH_IT = 512
+WORTH_IT = 768
 """Tokens to compute from which a context of one's own pays."""
 TRANSPOSABLE = ("f16", "f32", "bf16")
 

@@ -18,7 +18,7 @@ from engine.request import (
     ThoughtBudget,
     Usage,
 )
-from engine.scheduler import MIN_ROWS, MOST_BRANCHING
+from engine.scheduler import LONE_PIECE, LONG_PROMPT, MIN_ROWS, MOST_BRANCHING
 from engine.vocab_math import Row
 from engine.waiting import PATIENCE
 from tests.engine.fakes import END, FakeRunner, Harness, continuation, make_core
@@ -488,3 +488,15 @@ def test_no_prompt_ends_in_a_step_of_one_token(length: int) -> None:
     sizes = [len(span.tokens) for batch in runner.batches for span in batch.spans]
     assert sum(sizes) == length
     assert min(sizes) > 1
+
+
+def test_a_long_prompt_alone_comes_in_larger_pieces() -> None:
+    core = make_core(FakeRunner(), ubatch_size=512, batch_size=512)
+    core.scheduler.costs.observe(1.0, 0, 100)
+    harness = Harness(core)
+    harness.add(request("a", [1] * LONG_PROMPT, 1))
+    harness.step()
+    assert core.scheduler.running[0].n_computed == LONE_PIECE
+    core.scheduler.costs.observe(100.0, 0, 100)
+    harness.step()
+    assert core.scheduler.running[0].n_computed == LONE_PIECE + 64

@@ -18,8 +18,8 @@ from tests.engine import tiny_models
 
 CHUNK = 256
 PROMPT = [(7 * i + i // 50) % 250 for i in range(WORTH_IT + CHUNK)]
-CLOSE = 0.02
-"""Of logits up to 5: flash attention sums in another order."""
+CLOSE = 0.1
+"""Of logits up to 10: flash attention sums in another order."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def runner(path: Path, request: pytest.FixtureRequest) -> Iterator[LlamaRunner]:
     model = Model(
         ModelSettings(
             path=path,
-            context=1024,
+            context=1280,
             parallel=3,
             threads=1,
             flash_attention=False,
