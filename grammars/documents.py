@@ -21,7 +21,10 @@ DIALECTS = {
     "http://json-schema.org/draft-04/schema": 4,
     "http://json-schema.org/schema": 2020,
 }
-_IDENTIFYING = ("$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef", "$recursiveAnchor")
+_IDENTIFYING = frozenset(
+    ("$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef", "$recursiveAnchor")
+)
+_LEADING = _IDENTIFYING | {"$ref", "$id", "id"}
 
 
 class Place(Struct, frozen=True):
@@ -48,7 +51,7 @@ class Document:
         self.declared = isinstance(schema, dict) and isinstance(schema.get("$schema"), str)
         self.resolver = None if plain else self._make_resolver()
         self.checked: set[int] = set()  # ids of the schemas whose shape is known to be right
-        self._paths: dict[int, str] | None = None
+        self._parents: dict[int, tuple[int, str | int]] = {}
 
     def root(self) -> Place:
         return Place(self.schema, self.resolver)
@@ -117,16 +120,27 @@ class Document:
 
     def path_of(self, contents: Json) -> str:
         """JSONPath of a schema object inside the document, "$" where it is not part of it."""
-        if self._paths is None:
-            self._paths = {}
-            stack: list[tuple[Json, str]] = [(self.schema, "$")]
-            while stack:
-                value, path = stack.pop()
-                if isinstance(value, (dict, list)):
-                    self._paths.setdefault(id(value), path)
-                    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-                    stack.extend((v, path + _segment(k)) for k, v in pairs)
-        return self._paths.get(id(contents), "$")
+        if not self._parents:
+            self._parents = _parents(self.schema)
+        path, place = "", id(contents)
+        while place != id(self.schema) and place in self._parents:
+            place, key = self._parents[place]
+            path = _segment(key) + path
+        return "$" + path
+
+
+def _parents(schema: Json) -> dict[int, tuple[int, str | int]]:
+    """id of an object or array -> id of what holds it, and where; the first of several places."""
+    found: dict[int, tuple[int, str | int]] = {}
+    stack = [schema] if isinstance(schema, (dict, list)) else []
+    while stack:
+        holder = stack.pop()
+        pairs = holder.items() if isinstance(holder, dict) else enumerate(holder)
+        for key, value in pairs:
+            if isinstance(value, (dict, list)) and id(value) not in found:
+                found[id(value)] = (id(holder), key)
+                stack.append(value)
+    return found
 
 
 def _segment(key: str | int) -> str:
@@ -169,28 +183,35 @@ def _dialect(schema: Json) -> int:
 def _survey(schema: Json, budget: Budget) -> bool:
     """Check size and depth; whether all references are pointers into this document."""
     limits = budget.limits
-    count, plain = 0, True
-    stack: list[tuple[Json, int]] = [(schema, 0)]
-    while stack:
-        value, depth = stack.pop()
-        count += 1
-        if depth > limits.schema_depth:
-            budget.check("schema_depth", depth)
-        if isinstance(value, dict):
-            for key, child in value.items():
-                if not isinstance(key, str):
-                    raise InvalidSchema("$", "", "a key that is not a string")
-                if isinstance(child, (dict, list)):
-                    stack.append((child, depth + 1))
-                elif key == "$ref" and isinstance(child, str):
-                    plain &= child == "#" or child.startswith("#/")
-                elif (
-                    key in ("$id", "id") and depth and isinstance(child, str)
-                ) or key in _IDENTIFYING:
-                    plain = False
-            count += len(value)
-        elif isinstance(value, list):
-            stack.extend((v, depth + 1) for v in value)
-        if count > limits.schema_nodes:
-            budget.check("schema_nodes", count)
+    count, plain = 1, True
+    level, depth = [schema], 0
+    while level:
+        budget.check("schema_depth", depth)
+        below: list[Json] = []
+        for value in level:
+            if type(value) is dict:
+                plain = _plain_keys(value, depth) and plain
+                children = value.values()
+            else:
+                children = value if type(value) is list else ()
+            count += len(children)
+            below += [child for child in children if type(child) in (dict, list)]
+        budget.check("schema_nodes", count)
+        level, depth = below, depth + 1
     return plain
+
+
+def _plain_keys(schema: dict[Any, Json], depth: int) -> bool:
+    """Whether nothing in one object but pointers into the document says where it leads."""
+    for key in schema:
+        if not isinstance(key, str):
+            raise InvalidSchema("$", "", "a key that is not a string")
+    if _LEADING.isdisjoint(schema):
+        return True
+    ref = schema.get("$ref", "#")
+    named = depth and any(isinstance(schema.get(name), str) for name in ("$id", "id"))
+    return (
+        not named
+        and _IDENTIFYING.isdisjoint(schema)
+        and (not isinstance(ref, str) or ref == "#" or ref.startswith("#/"))
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from os.path import commonprefix
 
 from . import charset, nodes
 from .json_text import CHARACTER, escape_set
@@ -22,7 +23,7 @@ _ANY_REST = Rule("chars", nodes.repeat(CHARACTER, 0, None))
 def _other_than(chars: str) -> Rule:
     """A character that is none of these, then anything."""
     ranges = charset.complement(charset.of(chars))
-    return Rule("other", nodes.sequence(escape_set(ranges), _ANY_REST))
+    return Rule("x", nodes.sequence(escape_set(ranges), _ANY_REST))
 
 
 class ExceptPrinter:
@@ -40,19 +41,30 @@ class ExceptPrinter:
         self._chunks: dict[str, str] = {}
         self._tries: dict[frozenset[str], str] = {}
 
-    def text(self, texts: frozenset[str], depth: int = 0) -> str:
+    def text(self, texts: frozenset[str]) -> str:
         """One item: the inside of every JSON string but these."""
         if len(texts) == 1:
             (tail,) = texts
             head = len(tail) % CHUNK
             return self._wrap(tail[:head], self._chunk(tail[head:]))
+        head = commonprefix((min(texts), max(texts)))
+        if not head:
+            return self._branches(texts)
+        rest = self._named(frozenset([t[len(head) :] for t in texts]))
+        for start in range((len(head) - 1) // CHUNK * CHUNK, 0, -CHUNK):
+            rest = self._define(self._wrap(head[start : start + CHUNK], rest))
+        return self._wrap(head[:CHUNK], rest)
+
+    def _named(self, texts: frozenset[str]) -> str:
+        """As `text`; several texts are a rule, which others that go on alike share."""
+        if len(texts) == 1:
+            return self.text(texts)
         known = self._tries.get(texts)
         if known is None:
-            known = self._trie(texts, depth)
-            self._tries[texts] = known = self._define(known) if depth else known
+            known = self._tries[texts] = self._define(self.text(texts))
         return known
 
-    def _trie(self, texts: frozenset[str], depth: int) -> str:
+    def _branches(self, texts: frozenset[str]) -> str:
         groups: dict[str, list[str]] = {}
         for text in texts:
             if text:
@@ -60,8 +72,7 @@ class ExceptPrinter:
         first = sorted(groups)
         options = [self._name(_other_than("".join(first)))]
         for char in first:
-            rest = self.text(frozenset(groups[char]), depth + 1)
-            options.append(f"{self._literal(char)} {rest}")
+            options.append(f"{self._literal(char)} {self._named(frozenset(groups[char]))}")
         return f"({' | '.join(options)})" + ("" if "" in texts else "?")
 
     def _chunk(self, tail: str) -> str:

@@ -69,7 +69,7 @@ class _Printer:
         return known
 
     def named_text(self, text: str) -> str:
-        name = self.fresh("name")
+        name = self.fresh("n")
         self.emit(name, text)
         return name
 
@@ -224,7 +224,11 @@ def _json_character(char: str) -> str:
 
 @lru_cache(maxsize=4096)
 def literal(text: str) -> str:
-    return '"' + "".join('\\"' if c == '"' else _escape(c, "") for c in text) + '"'
+    if text.isascii() and text.isprintable():
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    else:
+        escaped = "".join(['\\"' if c == '"' else _escape(c, "") for c in text])
+    return f'"{escaped}"'
 
 
 @lru_cache(maxsize=4096)

@@ -5,8 +5,8 @@ in pairs). Where the characters are restricted there is one spelling each: itsel
 escape, or \\u00XX for the other control characters.
 """
 
-import json
 from functools import lru_cache
+from json.encoder import encode_basestring
 
 from . import charset, nodes
 from .charset import CharSet
@@ -50,9 +50,9 @@ STRING = Rule(
 @lru_cache(maxsize=8192)
 def quote(text: str) -> str:
     """The one spelling of a string that a grammar uses for a known text."""
-    if any(0xD800 <= ord(c) < 0xE000 for c in text):
+    if not text.isascii() and any(0xD800 <= ord(c) < 0xE000 for c in text):
         raise UnsupportedSchema("", "", "a lone surrogate, which no text can contain")
-    return json.dumps(text, ensure_ascii=False)
+    return encode_basestring(text)
 
 
 def quoted(body: Node) -> Node:

@@ -7,8 +7,8 @@ lexemes of their own. A `Rule` inside of a token is a terminal, elsewhere a rule
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
+from json.encoder import encode_basestring
 
 from . import unroll
 from .charset import CharSet
@@ -66,7 +66,7 @@ class _Printer:
         return known
 
     def named_text(self, text: str) -> str:
-        name = self.fresh("NAME")
+        name = self.fresh("N")
         self.emit(name, text)
         return name
 
@@ -196,4 +196,4 @@ def char_class(ranges: CharSet) -> str:
 
 @lru_cache(maxsize=4096)
 def quote(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return encode_basestring(text)

@@ -7,6 +7,7 @@ path that passed it; a lookbehind is an automaton that has run since the start o
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from msgspec import Struct, field
@@ -170,6 +171,20 @@ class Matcher:
         return subsets.ends(state)
 
 
+def _segments(parts: list[CharSet]) -> tuple[list[int], list[int]]:
+    """Where the owner changes along the code points, and the part before and after each."""
+    owned = sorted((low, high, part) for part, own in enumerate(parts) for low, high in own)
+    starts, owners, end = [], [-1], 0
+    for low, high, part in owned:
+        if low > end or not starts:
+            starts.append(end)
+            owners.append(-1)
+        starts.append(low)
+        owners.append(part)
+        end = high + 1
+    return [*starts, end], [*owners, -1]
+
+
 class _Subsets:
     """States are (kind of the previous character, lookbehind states, configurations)."""
 
@@ -180,6 +195,7 @@ class _Subsets:
         looked = [p for _, a in nfa.looks for p in a.parts]
         every = [*sets, *looked, charset.UNIVERSE] + ([charset.WORD] if nfa.boundaries else [])
         self.parts, members = charset.partition(every)
+        self.starts, self.owners = _segments(self.parts)
         inside = {r: frozenset(m) for r, m in zip(sets, members, strict=False)}
         self.edges = [[(inside[r], target) for r, target in edges] for edges in nfa.sets]
         self.columns = self._look_columns(members[len(sets) :])
@@ -204,8 +220,7 @@ class _Subsets:
         return automaton.explore(self.parts, self.initial, self.follow, self.ends, limit)
 
     def part_of(self, point: int) -> int:
-        parts = enumerate(self.parts)
-        return next((i for i, ranges in parts if charset.contains(ranges, point)), -1)
+        return self.owners[bisect_right(self.starts, point)]
 
     def closure(self, state: State, following: int) -> frozenset[Config]:
         key = (state, following)
