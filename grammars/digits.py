@@ -94,20 +94,22 @@ def decimals(c: NumberConstraint) -> Automaton:
 class _Digits:
     """One pass over the digits for all parts of a constraint.
 
-    A state is (phase, negative, non-zero, point states, remainders); phases: 0 start, 1 after
-    the sign, 2 after a leading zero, 3 in the integer part, 4 after the dot, 5 in the fraction.
+    A state is (phase, negative, not minus zero, point states, remainders); phases: 0 start, 1
+    after the sign, 2 after a leading zero, 3 in the integer part, 4 after the dot, 5 in the
+    fraction. A point on the other side of zero compares by its sign alone: its state stays.
     """
 
     def __init__(self, c: NumberConstraint) -> None:
         self.c = c
-        self.points: dict[Fraction, _Point] = {}
-        for value in (c.low, c.high, *c.excluded):
-            if value is not None:
-                self.points[value] = _point(value)
-        self.order = list(self.points)
-        if len(self.order) > MAX_POINTS:
-            reason = f"{len(self.order)} numbers to tell apart"
+        values = dict.fromkeys(v for v in (c.low, c.high, *c.excluded) if v is not None)
+        if len(values) > MAX_POINTS:
+            reason = f"{len(values)} numbers to tell apart"
             raise LimitExceeded("", "enum", "states", reason)
+        self.points = [_point(value) for value in values]
+        place = {value: i for i, value in enumerate(values)}
+        self.low = -1 if c.low is None else place[c.low]
+        self.high = -1 if c.high is None else place[c.high]
+        self.excluded = [place[value] for value in c.excluded]
         # Whole numbers are written as such: 3, never 3.0, though both are integers to a validator.
         self.whole = c.step is not None and c.step.denominator == 1
         steps = ([c.step] if c.step is not None else []) + sorted(c.not_steps)
@@ -116,8 +118,8 @@ class _Digits:
         self.start: State = (
             0,
             False,
-            False,
-            tuple((0, EQUAL) for _ in self.order),
+            True,
+            tuple((0, EQUAL) for _ in self.points),
             tuple((0, 0) for _ in self.moduli),
         )
         self.groups: dict[tuple[int, ...], list[list[int]]] = {}
@@ -127,10 +129,16 @@ class _Digits:
 
     def follow(self, state: State) -> Iterator[State | None]:
         phase, negative, nonzero, points, remainders = state
-        yield (1, True, nonzero, points, remainders) if phase == 0 else None
+        below = phase == 0 and not (self.c.low is not None and self.c.low >= 0)
+        yield (1, True, False, points, remainders) if below else None
         if phase in (2, 3) and not self.whole:
-            after = tuple(p.point(s) for p, s in zip(self.points.values(), points, strict=True))
-            yield (4, negative, nonzero, after, remainders)
+            after = tuple(
+                [
+                    p.point(s) if p.negative == negative else s
+                    for p, s in zip(self.points, points, strict=True)
+                ]
+            )
+            yield self.possible((4, negative, nonzero, after, remainders))
         else:
             yield None
         targets: list[State | None] = [None] * 10
@@ -160,9 +168,9 @@ class _Digits:
     def pivots(self, state: State) -> list[int]:
         """The next digit of each point that the digits so far equal."""
         out = []
-        for point, (count, sign) in zip(self.points.values(), state[3], strict=True):
+        for point, (count, sign) in zip(self.points, state[3], strict=True):
             digits = point.whole if state[0] <= 3 else point.fraction
-            if sign == EQUAL:
+            if sign == EQUAL and point.negative == state[1]:
                 out.append(digits[count] if count < len(digits) else 0)
         return out
 
@@ -171,35 +179,54 @@ class _Digits:
         if phase == 2:
             return None
         if phase <= 3:
-            moved = tuple(
-                p.integer_step(s, digit) for p, s in zip(self.points.values(), points, strict=True)
-            )
-            rest = tuple(
+            moved = [
+                p.integer_step(s, digit) if p.negative == negative else s
+                for p, s in zip(self.points, points, strict=True)
+            ]
+            rest = [
                 ((r * 10 + digit) % m.after[0], 0)
                 for (r, _), m in zip(remainders, self.moduli, strict=True)
-            )
+            ]
             new = 2 if phase < 2 and digit == 0 else 3
-            return new, negative, nonzero or digit > 0, moved, rest
-        moved = tuple(
-            p.fraction_step(s, digit) for p, s in zip(self.points.values(), points, strict=True)
-        )
-        rest = tuple(m.step(r, digit) for r, m in zip(remainders, self.moduli, strict=True))
-        return 5, negative, nonzero or digit > 0, moved, rest
+        else:
+            moved = [
+                p.fraction_step(s, digit) if p.negative == negative else s
+                for p, s in zip(self.points, points, strict=True)
+            ]
+            rest = [m.step(r, digit) for r, m in zip(remainders, self.moduli, strict=True)]
+            new = 5
+        return self.possible((new, negative, nonzero or digit > 0, tuple(moved), tuple(rest)))
+
+    def possible(self, state: State) -> State | None:
+        """The state, or None where no digit to come can make the number fit."""
+        phase, negative, _, points, remainders = state
+        for index, wrong in ((self.low, LESS), (self.high, GREATER)):
+            if index < 0 or self.points[index].negative != negative:
+                continue
+            count, sign = points[index]
+            decided = phase > 3 or count > len(self.points[index].whole)
+            if decided and sign and (-sign if negative else sign) == wrong:
+                return None
+        if self.c.step is not None and phase > 3:
+            rest, place = remainders[0]
+            if rest and place == self.moduli[0].places:
+                return None
+        return state
 
     def ends(self, state: State) -> bool:
         phase, negative, nonzero, points, remainders = state
         if phase not in (2, 3, 5) or (negative and not nonzero):
             return False
-        signs = {
-            value: self.points[value].result(s, negative, phase == 5)
-            for value, s in zip(self.order, points, strict=True)
-        }
+        signs = [
+            point.result(s, negative, phase == 5)
+            for point, s in zip(self.points, points, strict=True)
+        ]
         c = self.c
-        if c.low is not None and signs[c.low] < (1 if c.low_open else 0):
+        if self.low >= 0 and signs[self.low] < (1 if c.low_open else 0):
             return False
-        if c.high is not None and signs[c.high] > (-1 if c.high_open else 0):
+        if self.high >= 0 and signs[self.high] > (-1 if c.high_open else 0):
             return False
-        if any(signs[x] == 0 for x in c.excluded):
+        if any(signs[index] == 0 for index in self.excluded):
             return False
         multiple = [m.divides(r) for r, m in zip(remainders, self.moduli, strict=True)]
         wanted = [True] if c.step is not None else []
