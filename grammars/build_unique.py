@@ -36,9 +36,13 @@ def build(b: Builder, c: ArrayConstraint) -> Node:
     if items is not None:
         texts = list(dict.fromkeys(t for part in (*known, items) for t in part))
         if len(texts) <= MAX_ANY_ORDER:
-            return _any_order(b, c, [*known, items], texts)
+            parts = [*known, items]
+            orders = ("any order", repr(parts), c.low, c.high)
+            return b.shared(orders, lambda: _any_order(b, c, parts))
         if not known:
-            return distinct.chain([Token(Literal(t)) for t in items], c.low, c.high)
+            listed = ("listed", repr(items), c.low, c.high)
+            each = [Token(Literal(t)) for t in items]
+            return b.shared(listed, lambda: distinct.chain(each, c.low, c.high))
     if not known:
         key = ("unique", b.x.values(c.items), c.low, c.high)
         return b.shared(key, lambda: _growing(b, c.items, c.low, c.high, False))
@@ -65,7 +69,7 @@ def _finite(b: Builder, goal: Goal) -> list[str] | None:
     return list(dict.fromkeys(out))
 
 
-def _any_order(b: Builder, c: ArrayConstraint, parts: list[list[str]], texts: list[str]) -> Node:
+def _any_order(b: Builder, c: ArrayConstraint, parts: list[list[str]]) -> Node:
     """A rule per (items so far, values used)."""
     b.counts = True
     states: dict[tuple[int, frozenset[str]], Rule] = {}
@@ -99,14 +103,14 @@ def _after_prefix(b: Builder, c: ArrayConstraint, known: list[list[str]]) -> Nod
     short = ArrayConstraint(
         c.prefix, c.items, c.low, width if c.high is None else min(width, c.high)
     )
-    options = [_any_order(b, short, known, texts)] if c.low <= width else []
+    options = [_any_order(b, short, known)] if c.low <= width else []
     if c.high is None or c.high > width:
         taken = b.x.algebra.union(NOTHING, *(b.x.constant_values(json.loads(t)) for t in texts))
         rest = b.x.known(b.x.algebra.subtract(b.x.values(c.items), taken))
         full = ArrayConstraint(c.prefix, c.items, width, width)
         high = None if c.high is None else c.high - width
         tail = _growing(b, rest, max(1, c.low - width), high, True)
-        options.append(nodes.sequence(_any_order(b, full, known, texts), tail))
+        options.append(nodes.sequence(_any_order(b, full, known), tail))
     return nodes.choice(*options)
 
 
@@ -123,11 +127,17 @@ def _growing(b: Builder, goal: Goal, low: int, high: int | None, started: bool) 
     for partition in distinct.partitions():
         whole = _number_classes(values.numbers, partition)
         texts = _string_classes(values.strings, partition)
-        classes = [*single, *whole, *texts, *last]
-        options.append(distinct.chain(classes, low, high, started))
+        classes = (*single, *whole, *texts, *last)
+        make = distinct.chain if last else _lasting_chain
+        options.append(make(classes, low, high, started))
         if not values.strings and not values.numbers:
             break
     return nodes.choice(*options)
+
+
+@memo(lambda _, classes, *__: 8_000 * len(classes), 20_000_000)
+def _lasting_chain(classes: tuple[Node, ...], low: int, high: int | None, started: bool) -> Node:
+    return distinct.chain(classes, low, high, started, lasting=True)
 
 
 def _weight(classes: tuple[Node, ...], *_: object) -> int:

@@ -7,6 +7,7 @@ and the length; a sequence is accepted if one of the three grows strictly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from . import nodes, strings
@@ -19,8 +20,17 @@ _GROUPS = ("[0-9A-Z_]", "[a-d]", "[e-i]", "[j-n]", "[o-r]", "[s-z]")
 LONGEST = 24
 
 
-def chain(classes: list[Node], low: int, high: int | None, started: bool = False) -> Node:
-    """low..high of the classes, each at most once, in order; `started`: a comma comes first."""
+def chain(
+    classes: Sequence[Node],
+    low: int,
+    high: int | None,
+    started: bool = False,
+    lasting: bool = False,
+) -> Node:
+    """low..high of the classes, each at most once, in order; `started`: a comma comes first.
+
+    `lasting`: no class refers to a rule of one compilation.
+    """
     if low > len(classes):
         return NEVER
     if high is not None and high >= len(classes):
@@ -35,7 +45,7 @@ def chain(classes: list[Node], low: int, high: int | None, started: bool = False
                 comma = COMMA if started or k else EPSILON
                 options.append(nodes.sequence(comma, classes[index], after[min(k + 1, cap)]))
             node = nodes.choice(*(o for o in options if o != NEVER))
-            row.append(node if node in (EPSILON, NEVER) else Rule("next", node))
+            row.append(node if node in (EPSILON, NEVER) else Rule("next", node, lasting))
         after = row
     return after[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -182,23 +183,26 @@ def _dialect(schema: Json) -> int:
 
 def _survey(schema: Json, budget: Budget) -> bool:
     """Check size and depth; whether all references are pointers into this document."""
-    limits = budget.limits
     count, plain = 1, True
     level, depth = [schema], 0
     while level:
         budget.check("schema_depth", depth)
         below: list[Json] = []
         for value in level:
-            if type(value) is dict:
+            if isinstance(value, dict):
                 plain = _plain_keys(value, depth) and plain
-                children = value.values()
-            else:
-                children = value if type(value) is list else ()
+            children = _children(value)
             count += len(children)
             below += [child for child in children if type(child) in (dict, list)]
         budget.check("schema_nodes", count)
         level, depth = below, depth + 1
     return plain
+
+
+def _children(value: Json) -> Collection[Json]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _plain_keys(schema: dict[Any, Json], depth: int) -> bool:

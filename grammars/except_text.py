@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from os.path import commonprefix
 
 from . import charset, nodes
 from .json_text import CHARACTER, escape_set
@@ -16,14 +15,19 @@ from .nodes import Rule
 
 CHUNK = 10  # characters of one rule: engines recurse into groups
 
-_ANY_REST = Rule("chars", nodes.repeat(CHARACTER, 0, None))
+_ANY_REST = Rule("chars", nodes.repeat(CHARACTER, 0, None), True)
 
 
 @lru_cache(maxsize=4096)
 def _other_than(chars: str) -> Rule:
     """A character that is none of these, then anything."""
     ranges = charset.complement(charset.of(chars))
-    return Rule("x", nodes.sequence(escape_set(ranges), _ANY_REST))
+    return Rule("x", nodes.sequence(escape_set(ranges), _ANY_REST), True)
+
+
+def _shared_start(a: str, b: str) -> str:
+    differing = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return a[: next(differing, min(len(a), len(b)))]
 
 
 class ExceptPrinter:
@@ -47,13 +51,13 @@ class ExceptPrinter:
             (tail,) = texts
             head = len(tail) % CHUNK
             return self._wrap(tail[:head], self._chunk(tail[head:]))
-        head = commonprefix((min(texts), max(texts)))
-        if not head:
+        start = _shared_start(min(texts), max(texts))
+        if not start:
             return self._branches(texts)
-        rest = self._named(frozenset([t[len(head) :] for t in texts]))
-        for start in range((len(head) - 1) // CHUNK * CHUNK, 0, -CHUNK):
-            rest = self._define(self._wrap(head[start : start + CHUNK], rest))
-        return self._wrap(head[:CHUNK], rest)
+        rest = self._named(frozenset([t[len(start) :] for t in texts]))
+        for cut in range((len(start) - 1) // CHUNK * CHUNK, 0, -CHUNK):
+            rest = self._define(self._wrap(start[cut : cut + CHUNK], rest))
+        return self._wrap(start[:CHUNK], rest)
 
     def _named(self, texts: frozenset[str]) -> str:
         """As `text`; several texts are a rule, which others that go on alike share."""
@@ -71,8 +75,7 @@ class ExceptPrinter:
                 groups.setdefault(text[0], []).append(text[1:])
         first = sorted(groups)
         options = [self._name(_other_than("".join(first)))]
-        for char in first:
-            options.append(f"{self._literal(char)} {self._named(frozenset(groups[char]))}")
+        options += [f"{self._literal(c)} {self._named(frozenset(groups[c]))}" for c in first]
         return f"({' | '.join(options)})" + ("" if "" in texts else "?")
 
     def _chunk(self, tail: str) -> str:

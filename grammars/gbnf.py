@@ -13,6 +13,7 @@ from .nodes import Chars, Choice, Dfa, Except, Literal, Node, Repeat, Rule, Sequ
 
 REPEAT_LIMIT = 2_000  # llama.cpp refuses larger minima and drops larger maxima
 _SINGLE = (Chars, Rule, Literal)
+_MARK = "\0"  # never part of a text: it is printed as an escape
 GROUP_LIMIT = 40  # a repeated group with more symbols than this becomes a rule of its own
 
 
@@ -36,13 +37,25 @@ class _Printer:
         self.define("root", root)
         while self.queue:
             rule = self.queue.pop()
-            self.define(self.names[id(rule)], rule.body)
+            if rule.lasting:
+                self.define_lasting(rule)
+            else:
+                self.define(self.names[id(rule)], rule.body)
         return "\n".join(self.lines) + "\n"
 
     def define(self, name: str, body: Node) -> None:
         if nodes.is_never(body):
             raise UnsupportedSchema("", "", "a part that nothing satisfies")
         self.emit(name, self.text(body, 0) or '""')
+
+    def define_lasting(self, rule: Rule) -> None:
+        rule.parts = rule.parts or _Recorder(self.max_bytes).record(rule)
+        names = self.names
+        parts = [
+            part if type(part) is str else names.get(id(part)) or self.name(part)  # type: ignore[arg-type]
+            for part in rule.parts
+        ]
+        self.emit(names[id(rule)], "".join(parts))
 
     def emit(self, name: str, text: str) -> None:
         line = f"{name} ::= {text}"
@@ -152,6 +165,32 @@ class _Printer:
         if isinstance(body, (Chars, Rule)):
             return body
         return self.named(("atom", id(body), body), lambda: body)
+
+
+class _Recorder(_Printer):
+    """Prints the body of one lasting rule, the rules it refers to standing for their names."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes)
+        self.found: list[Rule] = []
+
+    def record(self, rule: Rule) -> tuple[str | Rule, ...]:
+        text = self.text(rule.body, 0) or '""'
+        first, *others = text.split(_MARK)
+        parts: list[str | Rule] = [first]
+        for found, piece in zip(self.found, others, strict=True):
+            parts += (found, piece)
+        return tuple(parts)
+
+    def name(self, rule: Rule) -> str:
+        self.found.append(rule)
+        return _MARK
+
+    def named(self, key: object, make: Callable[[], Node]) -> Rule:
+        return Rule("r", make(), True)
+
+    def named_text(self, text: str) -> str:
+        raise AssertionError("excluded names are no part of a lasting rule")
 
 
 def _weight(node: Node) -> int:

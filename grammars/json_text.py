@@ -40,10 +40,11 @@ def _any_character() -> Node:
     return nodes.choice(Chars(RAW), nodes.sequence(Literal("\\"), escape))
 
 
-CHARACTER = Rule("char", _any_character())
+CHARACTER = Rule("char", _any_character(), True)
 STRING = Rule(
     "string",
     Token(nodes.sequence(Literal('"'), nodes.repeat(CHARACTER, 0, None), Literal('"'))),
+    True,
 )
 
 
@@ -90,20 +91,20 @@ def _special(special: tuple[int, ...]) -> list[Node]:
     return options
 
 
-_ALL_SPECIAL = Rule("escape", nodes.choice(*_special((*range(32), 0x22, 0x5C))))
+_ALL_SPECIAL = Rule("escape", nodes.choice(*_special((*range(32), 0x22, 0x5C))), True)
 
 
 @memo(lambda _, ranges: 500 + 256 * len(ranges), 4_000_000)
 def shared_set(ranges: CharSet) -> Node:
     """`escape_set`, as a rule where its text is long."""
     node = escape_set(ranges)
-    return node if isinstance(node, Rule) or len(ranges) <= 2 else Rule("c", node)
+    return node if isinstance(node, Rule) or len(ranges) <= 2 else Rule("c", node, True)
 
 
 @memo(lambda _, ranges: 500 + 256 * len(ranges), 4_000_000)
 def plain_set(ranges: CharSet) -> Node:
     """A character of the set as itself, as a rule where its text is long."""
-    return Chars(ranges) if len(ranges) <= 4 else Rule("c", Chars(ranges))
+    return Chars(ranges) if len(ranges) <= 4 else Rule("c", Chars(ranges), True)
 
 
 def escape(node: Node) -> Node:

@@ -33,10 +33,11 @@ _FRACTION = nodes.sequence(Literal("."), _SOME_DIGITS)
 _EXPONENT = nodes.sequence(
     Chars(charset.of("eE")), nodes.optional(Chars(charset.of("+-"))), _SOME_DIGITS
 )
-INTEGER = Rule("integer", Token(_INTEGER))
+INTEGER = Rule("integer", Token(_INTEGER), True)
 NUMBER = Rule(
     "number",
     Token(nodes.sequence(_INTEGER, nodes.optional(_FRACTION), nodes.optional(_EXPONENT))),
+    True,
 )
 
 

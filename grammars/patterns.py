@@ -148,6 +148,22 @@ def at_least(node: Node) -> float:
     return 1
 
 
+def sample(node: Node, last: bool) -> str:
+    """A text of a node without rules that is not NEVER, of first or of last alternatives."""
+    match node:
+        case Chars(ranges):
+            return chr(ranges[-1][1] if last else ranges[0][0])
+        case nodes.Sequence(items):
+            return "".join([sample(i, last) for i in items])
+        case nodes.Choice(options):
+            return sample(options[-1 if last else 0], last)
+        case nodes.Repeat(body, low, high):
+            return sample(body, last) * (max(low, 1) if high is None else min(max(low, 1), high))
+        case nodes.Literal(text):
+            return text
+    return ""
+
+
 def _texts(node: Node) -> tuple[str, ...] | None:
     match node:
         case Chars(((low, high),)) if low == high:

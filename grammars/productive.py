@@ -42,6 +42,8 @@ def _users(root: Rule) -> Users:
         while stack:
             node = stack.pop()
             if isinstance(node, Rule):
+                if node.lasting:
+                    continue
                 if id(node) not in users:
                     users[id(node)] = (node, [])
                     queue.append(node)
@@ -65,7 +67,7 @@ def _productive_rules(rules: list[Rule], users: Users) -> set[int]:
 
 def _ends(rule: Rule, good: set[int], tried: set[int], depth: int) -> bool:
     """A look at each rule once, which may miss an end; what it finds is added to `good`."""
-    if id(rule) in good:
+    if rule.lasting or id(rule) in good:
         return True
     if id(rule) in tried or depth > MAX_DEPTH:
         return False
@@ -92,7 +94,7 @@ def _ending(node: Node, good: set[int], tried: set[int], depth: int) -> bool:
 def _productive(node: Node, good: set[int]) -> bool:
     match node:
         case Rule():
-            return id(node) in good
+            return node.lasting or id(node) in good
         case Sequence(items):
             return all(_productive(i, good) for i in items)
         case Choice(options):
@@ -105,7 +107,7 @@ def _productive(node: Node, good: set[int]) -> bool:
 def _cut(node: Node, good: set[int]) -> Node:
     match node:
         case Rule():
-            return node if id(node) in good else nodes.NEVER
+            return node if node.lasting or id(node) in good else nodes.NEVER
         case Sequence(items):
             return nodes.sequence(*(_cut(i, good) for i in items))
         case Choice(options):

@@ -174,7 +174,8 @@ class Matcher:
 def _segments(parts: list[CharSet]) -> tuple[list[int], list[int]]:
     """Where the owner changes along the code points, and the part before and after each."""
     owned = sorted((low, high, part) for part, own in enumerate(parts) for low, high in own)
-    starts, owners, end = [], [-1], 0
+    starts: list[int] = []
+    owners, end = [-1], 0
     for low, high, part in owned:
         if low > end or not starts:
             starts.append(end)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from msgspec import Struct
@@ -18,6 +18,7 @@ from .patterns import Pattern
 
 MAX_FINITE = 64
 MAX_NAME = 1_000  # characters of an excluded text
+WITNESSES = ("", "q", "Q7", "(", "~~~", "\u00b7", "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq")
 
 
 class StringConstraint(Struct, frozen=True, cache_hash=True, gc=False):
@@ -152,7 +153,18 @@ def _is_empty(c: StringConstraint) -> bool:
             return True
         if simple is not None and patterns.at_least(simple) > len(c.excluded):
             return False
+    if any(c.accepts(text) for text in _witnesses(c)):
+        return False
     return to_automaton(c).is_empty()
+
+
+def _witnesses(c: StringConstraint) -> Iterator[str]:
+    """Texts that may well be accepted: building an automaton to see so takes far longer."""
+    for name in c.matches:
+        node = lookup(name).node
+        if node is not None:
+            yield from (patterns.sample(node, last) for last in (False, True))
+    yield from WITNESSES
 
 
 def overlap(a: StringConstraint, b: StringConstraint) -> bool:

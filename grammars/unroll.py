@@ -21,12 +21,12 @@ INLINE_DEPTH = 6
 Spell = Callable[[CharSet], Node]
 
 
-@memo(lambda _, a, *__: 4 * a.weight, 32_000_000)
+@memo(lambda _, a, *__: 8 * a.weight, 32_000_000)
 def right_linear(a: Automaton, escaped: bool) -> Node:
     return _Unroller(a, shared_set if escaped else plain_set, False).run()
 
 
-@memo(lambda _, a, *__: 4 * a.weight, 32_000_000)
+@memo(lambda _, a, *__: 8 * a.weight, 32_000_000)
 def regular(a: Automaton, escaped: bool) -> Node:
     """Raises LimitExceeded where a loop has too many states to be said without recursion."""
     return _Unroller(a, shared_set if escaped else plain_set, True).run()
@@ -63,7 +63,7 @@ class _Unroller:
         """States used more than once, and long chains, become rules."""
         deep = 1 + max((self.depth.get(t, 0) for t in self.edges[state]), default=0)
         if state and (self.indegree[state] > 1 or deep > INLINE_DEPTH) and not _small(node):
-            node, deep = Rule("s", node), 0
+            node, deep = Rule("s", node, True), 0
         self.done[state], self.depth[state] = node, deep
 
     def single(self, state: int) -> Node:
@@ -100,7 +100,7 @@ class _Unroller:
         return nodes.choice(nodes.repeat(node, 0, count - 1), whole)
 
     def recurse(self, component: list[int]) -> None:
-        rules = {s: Rule("s") for s in component}
+        rules = {s: Rule("s", lasting=True) for s in component}
         self.done.update(rules)
         for state in component:
             self.depth[state] = 0
@@ -136,7 +136,7 @@ class _Unroller:
         for state in reversed(order):
             options = [nodes.sequence(n, self.done[t]) for t, n in step[state].items()]
             body = nodes.choice(*options, rest[state])
-            self.done[state] = body if _small(body) else Rule("s", body)
+            self.done[state] = body if _small(body) else Rule("s", body, True)
             self.depth[state] = 0
 
     @staticmethod
@@ -182,7 +182,7 @@ def _leaf(node: Node) -> bool:
 
 
 def _shared(node: Node) -> Node:
-    return node if node in (NEVER, EPSILON) or _small(node) else Rule("s", node)
+    return node if node in (NEVER, EPSILON) or _small(node) else Rule("s", node, True)
 
 
 def _components(edges: list[dict[int, Node]]) -> list[list[int]]:
