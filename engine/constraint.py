@@ -17,6 +17,7 @@ from engine.constraint_vocab import TokenTrie, Vocabulary
 from engine.errors import InvalidGrammar, NoTokenPossible
 from engine.request import Grammar
 from engine.vocab_math import Row
+from engine.vocabulary_file import VocabularyFile
 
 CACHED_MATCHERS = 64
 
@@ -84,10 +85,16 @@ class TokenConstraint:
 class ConstraintCompiler:
     """Constraints at the start of their grammar, for one vocabulary; threads may share it."""
 
-    def __init__(self, vocabulary: Vocabulary, text_tokens: frozenset[int] = frozenset()) -> None:
-        """Control tokens in `text_tokens` match the text that they are spelled like."""
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        text_tokens: frozenset[int] = frozenset(),
+        file: VocabularyFile | None = None,
+    ) -> None:
+        """Control tokens in `text_tokens` match the text that they are spelled like; `file` keeps
+        the tokens' bytes."""
         self._n_vocab = vocabulary.n_vocab
-        self._trie = TokenTrie(vocabulary, text_tokens)
+        self._trie = TokenTrie(vocabulary, text_tokens, file)
         self._limits = LLParserLimits(
             initial_lexer_fuel=20_000_000,
             step_lexer_fuel=2_000_000,

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from llguidance import LLTokenizer, TokenizerWrapper
 
+from engine.vocabulary_file import VocabularyFile
+
 LONGEST_MATCH = 32
 
 
@@ -28,11 +30,17 @@ class Vocabulary(Protocol):
 class TokenTrie:
     """Builds in a thread of its own from the moment it is made; `get` waits for the result.
 
-    At 49,152 tokens the build takes 0.2 s, nearly all of it outside the interpreter lock.
+    At 49,152 tokens the build takes 0.2 s, nearly all of it outside the interpreter lock. It
+    cannot be kept: llguidance has no form of it for a file. The tokens' bytes are, in `file`.
     """
 
-    def __init__(self, vocabulary: Vocabulary, text_tokens: frozenset[int] = frozenset()) -> None:
-        self._vocabulary = vocabulary
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        text_tokens: frozenset[int] = frozenset(),
+        file: VocabularyFile | None = None,
+    ) -> None:
+        self._vocabulary, self._file = vocabulary, file
         self._text_tokens = text_tokens
         self._result: LLTokenizer | None = None
         self._error: BaseException | None = None
@@ -54,14 +62,23 @@ class TokenTrie:
     def _build(self) -> None:
         vocabulary = self._vocabulary
         try:
-            tokens = [vocabulary.token_bytes(t) for t in range(vocabulary.n_vocab)]
-            adapter = _Adapter(tokens, vocabulary, self._text_tokens)
+            adapter = _Adapter(self._tokens(), vocabulary, self._text_tokens)
             self._result = LLTokenizer(
                 TokenizerWrapper(adapter), eos_token=sorted(vocabulary.end_of_generation)
             )
         except BaseException as error:  # noqa: BLE001 - it is raised where the trie is wanted
             # Without the frames, which hold this object and with it the whole vocabulary.
             self._error = error.with_traceback(None)
+
+    def _tokens(self) -> list[bytes]:
+        """The bytes of each token, from the file if it has them."""
+        vocabulary = self._vocabulary
+        tokens = self._file.read(vocabulary) if self._file else None
+        if tokens is None:
+            tokens = [vocabulary.token_bytes(t) for t in range(vocabulary.n_vocab)]
+            if self._file:
+                self._file.write(vocabulary, tokens)
+        return tokens
 
 
 class _Adapter:

@@ -173,7 +173,7 @@ class Engine(EngineThread[RequestState, Stream, Event]):
     def enable_constraints(self, text_tokens: frozenset[int] = frozenset()) -> None:
         """Prepare for grammars, in a thread of its own. The control tokens in `text_tokens` count
         as the text that they are spelled like: a format's markers, which grammars write out."""
-        self._constraints = ConstraintCompiler(self.tokenizer, text_tokens)
+        self._constraints = ConstraintCompiler(self.tokenizer, text_tokens, self.vocabulary_file)
 
     def compile_grammar(self, grammar: Grammar) -> Constraint:
         """A matcher at the start of `grammar`, remembered by its text; from any thread.

@@ -20,6 +20,7 @@ from engine.settings import ModelInfo, ModelSettings
 
 if TYPE_CHECKING:
     from engine.probe import ProbeResult
+    from engine.vocabulary_file import VocabularyFile
 
 log = logging.getLogger("ingle.engine")
 
@@ -62,6 +63,8 @@ class EngineThread(ABC, Generic[Message, Waiter, Outcome]):
         self.settings: ModelSettings | None = None
         self.probed: ProbeResult | None = None
         """What it was loaded with, and why; whoever loaded it says so."""
+        self.vocabulary_file: VocabularyFile | None = None
+        """Where the bytes of its tokens are kept between two starts, if at all."""
         self._max_in_flight = info.parallel + max_queue
         self._max_queue = max_queue
         self._release = release

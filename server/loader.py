@@ -110,6 +110,9 @@ class Loader:
         return future.result() if future and begun == model else self._load(model)
 
     def _load(self, model: ModelConfig) -> AnyEngine:
+        from engine.probe_cache import cache_directory
+        from engine.vocabulary_file import VocabularyFile
+
         header = self.headers.read(model.settings.path)
         check_memory(header, model.settings)
         found = self._probe(model, header) if self._config.probe else None
@@ -118,6 +121,8 @@ class Loader:
         load = engine_class(header.task).load
         engine = load(settings, lambda done: self._show(model, "loading", done))
         engine.probed = found
+        directory = cache_directory(self._config.cache_dir)
+        engine.vocabulary_file = VocabularyFile(directory, settings.path, header.header_bytes)
         return engine
 
     def _probe(self, model: ModelConfig, header: GGUFHeader) -> ProbeResult:
