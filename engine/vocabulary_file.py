@@ -1,7 +1,7 @@
 """The bytes of all tokens of a vocabulary in one file of the cache directory.
 
 Asking llama.cpp for them costs a call a token, all of it under the interpreter lock; reading the
-file takes an eighth of that. Layout: magic, key (32 bytes), number of tokens and the length of
+file takes a fifteenth of that. Layout: magic, key (32 bytes), number of tokens and the length of
 each (4 bytes, little-endian), a byte of flags for each, all bytes, BLAKE2b of everything before.
 """
 
