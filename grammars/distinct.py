@@ -36,18 +36,26 @@ def chain(
     if high is not None and high >= len(classes):
         high = None
     cap = high if high is not None else max(low, 1)
+    first: list[Node] = [EPSILON] if low == 0 else []
     after: list[Node] = [EPSILON if k >= low else NEVER for k in range(cap + 1)]
-    for index in range(len(classes) - 1, -1, -1):
-        row: list[Node] = []
-        for k in range(cap + 1):
-            options = [after[k]]
-            if classes[index] != NEVER and (high is None or k < high):
-                comma = COMMA if started or k else EPSILON
-                options.append(nodes.sequence(comma, classes[index], after[min(k + 1, cap)]))
-            node = nodes.choice(*(o for o in options if o != NEVER))
-            row.append(node if node in (EPSILON, NEVER) else Rule("next", node, lasting))
+    for node in reversed(classes):
+        if node == NEVER or high == 0:
+            continue
+        first.append(nodes.sequence(COMMA if started else EPSILON, node, after[min(1, cap)]))
+        item = nodes.sequence(COMMA, node)
+        row = [NEVER]
+        for k in range(1, cap + 1):
+            if k < cap:
+                text = _either(after[k], nodes.sequence(item, after[k + 1]))
+            else:
+                text = nodes.sequence(nodes.optional(item) if high is None else EPSILON, after[k])
+            row.append(text if text in (EPSILON, NEVER) else Rule("next", text, lasting))
         after = row
-    return after[0]
+    return _either(*(f for f in reversed(first)))
+
+
+def _either(*options: Node) -> Node:
+    return nodes.choice(*(o for o in options if o != NEVER))
 
 
 @lru_cache(maxsize=8)

@@ -9,12 +9,12 @@ drafts (a list of `items`, a boolean `exclusiveMinimum`, `dependencies`) are acc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 from .errors import InvalidSchema
 from .json_types import Json
 
-Found = Iterator[Json]
+Found = list[Json]
 TYPES = frozenset(("null", "boolean", "integer", "number", "string", "array", "object"))
 
 
@@ -67,6 +67,8 @@ def _strings(value: Json) -> None:
 
 
 def _type(value: Json) -> None:
+    if isinstance(value, str) and value in TYPES:
+        return
     names = value if isinstance(value, list) else [value]
     known = bool(names) and all(isinstance(n, str) and n in TYPES for n in names)
     _want(known and len(set(names)) == len(names), f"a type or list of types of {sorted(TYPES)}")
@@ -78,15 +80,21 @@ def _lists_of_strings(value: Json) -> None:
         _strings(names)
 
 
+def _schemas(values: Iterable[Json]) -> Found:
+    found = [v for v in values if v is not True]
+    for value in found:
+        if not isinstance(value, (dict, bool)):
+            raise _Wrong("must be a schema: an object or a boolean")
+    return found
+
+
 def _schema(value: Json) -> Found:
-    _want(isinstance(value, (dict, bool)), "a schema: an object or a boolean")
-    yield value
+    return _schemas((value,))
 
 
 def _schema_list(value: Json) -> Found:
     _want(isinstance(value, list) and bool(value), "a non-empty array of schemas")
-    for item in value:
-        yield from _schema(item)
+    return _schemas(value)
 
 
 def _schema_or_list(value: Json) -> Found:
@@ -95,8 +103,7 @@ def _schema_or_list(value: Json) -> Found:
 
 def _schema_map(value: Json) -> Found:
     _want(isinstance(value, dict), "an object of schemas")
-    for item in value.values():
-        yield from _schema(item)
+    return _schemas(value.values())
 
 
 def _dependencies(value: Json) -> Found:
@@ -104,8 +111,7 @@ def _dependencies(value: Json) -> Found:
     for item in value.values():
         if isinstance(item, list):
             _strings(item)
-        else:
-            yield from _schema(item)
+    return _schemas(item for item in value.values() if not isinstance(item, list))
 
 
 _VALUES: dict[str, Callable[[Json], None]] = {
@@ -146,7 +152,7 @@ def check(schema: Json, path_of: Callable[[Json], str], checked: set[int]) -> No
         for keyword, value in current.items():
             try:
                 if keyword in _SUBSCHEMAS:
-                    stack.extend(s for s in _SUBSCHEMAS[keyword](value) if s is not True)
+                    stack += _SUBSCHEMAS[keyword](value)
                 elif keyword in _VALUES:
                     _VALUES[keyword](value)
             except _Wrong as wrong:

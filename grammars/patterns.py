@@ -11,7 +11,7 @@ from . import automaton, charset, nodes
 from .automaton import Automaton
 from .memo import memo
 from .nodes import EPSILON, NEVER, Chars, Node
-from .regex_automaton import Matcher, determinize, has_assertion
+from .regex_automaton import Matcher, has_assertion
 from .regex_syntax import Anchor, Concat, Either, Loop, Regex, Set, parse
 
 ANY_TEXT = nodes.repeat(Chars(charset.UNIVERSE), 0, None)
@@ -51,17 +51,17 @@ class Pattern:
         return None if self.node is None else lengths(self.node)
 
     @cached_property
-    def _matcher(self) -> Matcher:
+    def matcher(self) -> Matcher:
         return Matcher(self.source, self.tree, self.whole)
 
     def matches(self, text: str) -> bool:
         """Builds only the states that the text visits."""
-        return self._matcher.matches(text)
+        return self.matcher.matches(text)
 
 
 @memo(lambda a, p: a.weight, 32_000_000)
 def _automaton(p: Pattern) -> Automaton:
-    return determinize(p.source, p.tree, (not p.whole, not p.whole))
+    return p.matcher.automaton()
 
 
 @memo(lambda p, *_: 1_000 + 300 * len(p.source), 32_000_000)

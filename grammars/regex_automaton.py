@@ -145,12 +145,17 @@ def _subsets(pattern: str, tree: Regex, search: tuple[bool, bool], limit: int) -
 
 
 class Matcher:
-    """Matches texts without building the whole automaton."""
+    """Matches texts without building the whole automaton; it has that, too."""
 
     def __init__(self, pattern: str, tree: Regex, whole: bool) -> None:
         search = (not whole, not whole)
         self._subsets = _subsets(pattern, tree, search, automaton.DEFAULT_STATES)
         self._next: dict[tuple[State, int], State | None] = {}
+
+    def automaton(self) -> Automaton:
+        """As `determinize`."""
+        self._subsets.work = 0
+        return self._subsets.run(automaton.DEFAULT_STATES)
 
     def matches(self, text: str) -> bool:
         subsets = self._subsets
