@@ -20,6 +20,7 @@ from engine.vocab_math import Row
 from engine.vocabulary_file import VocabularyFile
 
 CACHED_MATCHERS = 64
+SPARSE = 8  # a mask with fewer words than one in so many is applied token by token
 
 
 class TokenConstraint:
@@ -32,7 +33,8 @@ class TokenConstraint:
 
     def mask(self) -> NDArray[np.bool_]:
         """Shape (n_vocab,), True for every token that may come next. Raises InvalidGrammar."""
-        return ~self._forbidden()
+        self._compute()
+        return _unpack(self._bits, self._n_vocab)
 
     def restrict(self, row: Row) -> None:
         """Set the logits of every token that may not come next to -inf, in place.
@@ -40,15 +42,25 @@ class TokenConstraint:
         Raises InvalidGrammar where the grammar is too complex to go on, NoTokenPossible where
         no token of this vocabulary spells what must come next.
         """
-        np.copyto(row, -np.inf, where=self._forbidden())
+        if self._compute() * SPARSE > len(self._bits):
+            np.copyto(row, -np.inf, where=_unpack(~self._bits, self._n_vocab))
+            return
+        # A fill takes a fifth of the time of a copy that looks at each token's bit.
+        words = np.flatnonzero(self._bits)
+        bits = np.flatnonzero(_unpack(self._bits[words], 32 * len(words)))
+        tokens = (words[bits >> 5] << 5) + (bits & 31)
+        kept = row[tokens]
+        row.fill(-np.inf)
+        row[tokens] = kept
 
-    def _forbidden(self) -> NDArray[np.bool_]:
+    def _compute(self) -> int:
+        """Fill the bits; how many words have any."""
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         self._check()
-        if not self._bits.any():
+        words = int(np.count_nonzero(self._bits))
+        if not words:
             raise NoTokenPossible("no token of the vocabulary fits the grammar here")
-        inverted = np.invert(self._bits).view(np.uint8)
-        return np.unpackbits(inverted, count=self._n_vocab, bitorder="little").view(np.bool_)
+        return words
 
     def accept(self, token: int) -> None:
         """Move on by a token that was allowed; raises InvalidGrammar if it was not."""
@@ -129,6 +141,10 @@ class ConstraintCompiler:
             while len(self._matchers) > CACHED_MATCHERS:
                 self._matchers.popitem(last=False)
             return TokenConstraint(matcher.deep_copy(), self._n_vocab)
+
+
+def _unpack(words: NDArray[np.uint32], count: int) -> NDArray[np.bool_]:
+    return np.unpackbits(words.view(np.uint8), count=count, bitorder="little").view(np.bool_)
 
 
 def _first_line(message: str) -> str:
