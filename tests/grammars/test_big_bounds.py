@@ -61,6 +61,20 @@ def test_sixty_tools():
         assert len(grammars.compile(tool).gbnf) < 64_000
 
 
+def test_sixty_tools_in_one_grammar():
+    compiled = grammars.compile(TOOLS)
+    assert len(compiled.gbnf) < 64_000 and len(compiled.lark) < 64_000
+    judges = Judges(compiled)
+    arguments = {"argument_7_0": "x", "argument_7_11": "y", "argument_7_12": 1, "argument_8_1": []}
+    assert judges.judge(dumps({"name": "tool_7", "arguments": arguments})) == DONE
+    others = {"argument_8_0": "x", "argument_7_0": 5, "argument_7": None}
+    assert judges.judge(dumps({"name": "tool_8", "arguments": others})) == DONE
+    for name, wrong in (("tool_7", {"argument_7_1": "y"}), ("tool_7", {"argument_7_0": 1})):
+        assert judges.judge(dumps({"name": name, "arguments": wrong})) != DONE
+    twice = '{"argument_7_0": "x", "argument_7_0": "y"}'
+    assert judges.judge('{"name": "tool_7", "arguments": ' + twice + "}") != DONE
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 10_000), (2_500, 2_501), (3_000, None), (0, 2_001)])
 def test_factored_bounds_are_exact(low, high):
     schema = {"type": "string", "minLength": low} | ({} if high is None else {"maxLength": high})
