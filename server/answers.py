@@ -44,11 +44,15 @@ class ChoiceReader:
     def __init__(self, parser: OutputParser | None, *, separate: bool = True) -> None:
         self._parser = parser
         self._separate = separate
-        self.called = False
-        """A tool call has begun."""
+        self._called = False
         self._undecided = 0
         self._thinking = False
         self.reasoning_tokens = 0
+
+    @property
+    def called(self) -> bool:
+        """Tools have been called, all calls with their ends."""
+        return self._called and not (self._parser is not None and self._parser.cut)
 
     def read(self, output: TokenOutput) -> list[Delta]:
         """What is certain after one step; all that is left with the last one."""
@@ -60,7 +64,7 @@ class ChoiceReader:
         self._count(deltas, output.n_tokens)
         if output.finish_reason is not None and self._thinking:
             self.reasoning_tokens += self._undecided
-        self.called = self.called or any(isinstance(delta, CallDelta) for delta in deltas)
+        self._called = self._called or any(isinstance(delta, CallDelta) for delta in deltas)
         return deltas if self._separate else [_as_content(delta) for delta in deltas]
 
     def _count(self, deltas: list[Delta], n_tokens: int) -> None:

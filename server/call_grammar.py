@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import grammars
-from grammars import Node, UnsupportedSchema
+from grammars import GrammarError, Node, UnsupportedSchema
 from grammars.compiler import schema_node
 from server.chat.plan import CallPlan, FunctionPlan
 from server.custom_tools import PARAMETER
+from server.errors import UnusableTool, quote
 
 _ID_PATTERN = "[A-Za-z0-9]{9}"
 _DEFINITIONS = ("$defs", "definitions", "$schema", "$id")
@@ -17,7 +18,10 @@ _ANNOTATIONS = {"title", "description", "examples", "default", "$comment", "stri
 
 
 def call_nodes(plan: CallPlan) -> tuple[Node, Node]:
-    """Calls from their first marker on, and free text up to a call with the rest of it."""
+    """Calls from their first marker on, and free text up to a call with the rest of it.
+
+    Raises UnusableTool.
+    """
     calls = grammars.choice(*(_call(plan, function) for function in plan.functions))
     after_open = calls
     if plan.parallel:
@@ -48,8 +52,20 @@ def _call(plan: CallPlan, function: FunctionPlan) -> Node:
             case "index":
                 nodes.append(grammars.regex("[0-9]{1,3}"))
             case _:
-                nodes.append(_arguments(plan, function))
+                nodes.append(_usable_arguments(plan, function))
     return grammars.sequence(*nodes)
+
+
+def _usable_arguments(plan: CallPlan, function: FunctionPlan) -> Node:
+    try:
+        return _arguments(plan, function)
+    except GrammarError as error:
+        refused = UnusableTool(
+            f"the schema of {quote(function.name)} cannot be enforced: {error}",
+            loc=("body", "tools"),
+        )
+        refused.tool = function.name
+        raise refused from None
 
 
 def _arguments(plan: CallPlan, function: FunctionPlan) -> Node:

@@ -15,11 +15,14 @@ from grammars.compiler import schema_node
 from server.call_grammar import call_nodes
 from server.chat.format import ChatFormat
 from server.chat.plan import CallPlan
-from server.errors import InvalidRequest, Loc, UnsupportedField, quote
+from server.decode import check_types
+from server.errors import InvalidRequest, Loc, UnsupportedField, field_path, quote
 
 FORMAT_LOC: Loc = ("body", "response_format")
 TOOLS_LOC: Loc = ("body", "tools")
 FORMAT_TYPES = ("text", "json_object", "json_schema", "gbnf", "regex")
+SCHEMA_TYPES = {"name": str, "description": str, "strict": bool}
+"""Of what stands beside a schema: it is enforced, whether or not `strict` asks for it."""
 
 
 class ResponseFormat(Struct, frozen=True):
@@ -77,6 +80,8 @@ def read_response_format(wire: Mapping[str, Any] | None) -> ResponseFormat | Non
     if wire is None or wire.get("type") == "text":
         return None
     kind = wire.get("type")
+    if kind is None:
+        raise _missing("type")
     if kind not in FORMAT_TYPES:
         raise UnsupportedField(
             f"response_format.type must be one of {', '.join(FORMAT_TYPES)}, but is {quote(kind)}",
@@ -86,23 +91,29 @@ def read_response_format(wire: Mapping[str, Any] | None) -> ResponseFormat | Non
         return ResponseFormat(kind, _text(wire, "grammar"), (*FORMAT_LOC, "grammar"))
     if kind == "regex":
         return ResponseFormat(kind, _text(wire, "pattern"), (*FORMAT_LOC, "pattern"))
-    nested = wire.get("json_schema")
-    if isinstance(nested, Mapping) and "schema" in nested:
-        loc: Loc = (*FORMAT_LOC, "json_schema", "schema")
-        return schema_format(nested["schema"], loc)
+    check_types(wire, {"json_schema": dict}, FORMAT_LOC)
+    nested = wire.get("json_schema") or {}
+    check_types(nested, SCHEMA_TYPES, (*FORMAT_LOC, "json_schema"))
+    if "schema" in nested:
+        return schema_format(nested["schema"], (*FORMAT_LOC, "json_schema", "schema"))
     if "schema" in wire:
         return schema_format(wire["schema"], (*FORMAT_LOC, "schema"))
     if kind == "json_object":
         return ResponseFormat(kind, None, FORMAT_LOC)
-    raise InvalidRequest(
-        "response_format of type json_schema needs json_schema.schema",
-        loc=(*FORMAT_LOC, "json_schema", "schema"),
-        code="missing_required_parameter",
+    raise _missing("json_schema", "schema")
+
+
+def _missing(*steps: str) -> InvalidRequest:
+    loc = (*FORMAT_LOC, *steps)
+    return InvalidRequest(
+        f"{field_path(loc[1:])} is missing", loc=loc, code="missing_required_parameter"
     )
 
 
 def _text(wire: Mapping[str, Any], field: str) -> str:
     value = wire.get(field)
+    if value is None:
+        raise _missing(field)
     if not isinstance(value, str) or not value:
         raise InvalidRequest(
             f"response_format.{field} must be a text, but is {quote(value)}",
@@ -197,10 +208,7 @@ def _body(wanted: Wanted, document: Node | None) -> Node:
     """Calls, a document, either of them, or free text that may turn into calls."""
     if wanted.calls is None:
         return document or grammars.text_without(*wanted.banned)
-    try:
-        forced, triggered = call_nodes(wanted.calls)
-    except GrammarError as error:
-        raise refusal(error, TOOLS_LOC) from None
+    forced, triggered = call_nodes(wanted.calls)
     if wanted.must_call:
         return forced
     if document is not None:

@@ -130,9 +130,10 @@ def _template_message(message: ChatMessage, loc: Loc) -> dict[str, Any]:
     fields: dict[str, Any] = {
         name: value
         for name, value in msgspec.structs.asdict(message).items()
-        if value is not None and name not in ("content", "annotations")
+        if value is not None and name not in ("content", "refusal", "annotations")
     }
-    fields["content"] = _template_content(message.content, (*loc, "content"))
+    # A refusal is what the assistant said: clients send it back with content null.
+    fields["content"] = _template_content(message.content or message.refusal, (*loc, "content"))
     if message.tool_calls is not None:
         fields["tool_calls"] = [
             _template_call(call, (*loc, "tool_calls", index))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -36,6 +37,19 @@ MAX_FLOATS = 16
 _PATH_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 _EXPECTED = re.compile(r"Expected `([^`]+)`(.*), got `([^`]+)`")
+
+JSON_NAMES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+"""JSON's words for what Python calls otherwise."""
+
+_KINDS = {
+    str: "str",
+    int: "int",
+    float: "float",
+    bool: "bool",
+    list: "array",
+    dict: "object",
+    type(None): "null",
+}
 
 _keys = msgspec.json.Decoder(dict[str, Raw])
 
@@ -181,17 +195,46 @@ def _value_at(document: Any, loc: Loc) -> Any:
 
 def _invalid(error: msgspec.ValidationError, loc: Loc, document: Any) -> InvalidRequest:
     text = str(error).partition(" - at `")[0]
-    field = field_path(loc) or "the body"
-    where: Loc = ("body", *loc)
     if _MISSING.search(text):
-        return InvalidRequest(f"{field} is missing", loc=where, code="missing_required_parameter")
+        return InvalidRequest(
+            f"{field_path(loc)} is missing", loc=("body", *loc), code="missing_required_parameter"
+        )
     expected = _EXPECTED.match(text)
     if expected is None:
         text = shortened(text, MESSAGE_CHARS)  # it may quote a value of the body
-        return InvalidRequest(f"{field}: {text[:1].lower()}{text[1:]}", loc=where)
+        field = field_path(loc) or "the body"
+        return InvalidRequest(f"{field}: {text[:1].lower()}{text[1:]}", loc=("body", *loc))
     types, limit, got = expected.groups()
-    wanted = " or ".join(name for name in types.split(" | ") if name != "null")
-    message = f"{field} must be of type {wanted}{limit}, but is {got}"
-    if isinstance(_value_at(document, loc), str | int | float) and loc:
-        message += f" {quote(_value_at(document, loc))}"
-    return InvalidRequest(message, loc=where, code="invalid_type")
+    if str(error).endswith("[...]`"):
+        loc = (*loc, *_key_of(_value_at(document, loc), got))
+    wanted = [name for name in types.split(" | ") if name != "null"]
+    return wrong_type(wanted, _value_at(document, loc), ("body", *loc), limit=limit, got=got)
+
+
+def _key_of(values: Any, kind: str) -> Loc:
+    """Of the first value of a kind: msgspec does not tell which one it did not take."""
+    items = values.items() if isinstance(values, dict) else ()
+    return next(((key,) for key, value in items if _KINDS[type(value)] == kind), ())
+
+
+def wrong_type(
+    wanted: Sequence[str], value: Any, loc: Loc, *, limit: str = "", got: str = ""
+) -> InvalidRequest:
+    """`value`, at `loc`, has none of the types `wanted`, in msgspec's words."""
+    got = got or _KINDS[type(value)]
+    message = (
+        f"{field_path(loc[1:]) or 'the body'} must be of type "
+        f"{' or '.join(JSON_NAMES.get(name, name) for name in wanted)}{limit}, "
+        f"but is {JSON_NAMES.get(got, got)}"
+    )
+    if isinstance(value, str | int | float) and loc[1:]:
+        message += f" {quote(value)}"
+    return InvalidRequest(message, loc=loc, code="invalid_type")
+
+
+def check_types(fields: Mapping[str, Any], types: Mapping[str, type], loc: Loc) -> None:
+    """Raises InvalidRequest for the first of `fields`, found at `loc`, that has another type."""
+    for name, wanted in types.items():
+        value = fields.get(name)
+        if value is not None and not isinstance(value, wanted):
+            raise wrong_type([_KINDS[wanted]], value, (*loc, name))

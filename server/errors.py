@@ -3,6 +3,7 @@
 ApiError                     errors of the front end; `loc` is the path of the field at fault
 ├── InvalidRequest           a field has a value that it cannot have
 ├── UnsupportedField         a field is known, but not served here (yet)
+├── UnusableTool             no grammar holds the calls of a tool to its schema
 ├── InvalidApiKey
 ├── Forbidden                a host or a web page that is not on the list
 ├── ModelNotFound
@@ -53,6 +54,12 @@ class InvalidRequest(ApiError):
 
 class UnsupportedField(InvalidRequest):
     """A value that other servers may accept and this one cannot fulfil."""
+
+
+class UnusableTool(InvalidRequest):
+    """The schema of one tool cannot be enforced; `tool` is its name."""
+
+    tool = ""
 
 
 class InvalidApiKey(ApiError):
@@ -128,6 +135,7 @@ _SERVER = "server_error"
 FATES: dict[type[Exception], Fate] = {
     InvalidRequest: Fate(400, _REQUEST, "invalid_value"),
     UnsupportedField: Fate(400, _REQUEST, "unsupported_parameter"),
+    UnusableTool: Fate(400, _REQUEST, "unsupported_schema"),
     InvalidApiKey: Fate(401, _REQUEST, "invalid_api_key"),
     Forbidden: Fate(403, _REQUEST, "forbidden"),
     ModelNotFound: Fate(404, _REQUEST, "model_not_found"),

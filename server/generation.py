@@ -37,8 +37,13 @@ class GeneratedChoice:
 
     @property
     def calls(self) -> list[ToolCall]:
-        """The tools that were called, in order."""
+        """The tools that were called, in order; the last may have been cut."""
         return self._calls
+
+    @property
+    def called(self) -> bool:
+        """Tools have been called, all calls with their ends."""
+        return self._reader.called
 
     def _add_call(self, delta: CallDelta) -> None:
         if delta.index == len(self._calls):

@@ -8,11 +8,13 @@ from typing import Any
 from msgspec import Struct
 
 from server.custom_tools import read_custom
+from server.decode import check_types
 from server.errors import InvalidRequest, Loc, UnsupportedField, quote
 from server.protocol.chat_completions import ChatCompletionRequest
 
 MAX_NAME_CHARS = 128
 MAX_TOOLS = 1024
+FUNCTION_TYPES = {"description": str, "parameters": dict, "strict": bool}
 
 
 class Toolset(Struct, frozen=True):
@@ -29,9 +31,22 @@ class Toolset(Struct, frozen=True):
     customs: frozenset[str] = frozenset()
     """Names of the custom tools among them."""
 
+    def schema_loc(self, name: str) -> Loc:
+        """Where in the request the schema of a tool stands; of a custom tool, its format."""
+        index = [tool["function"]["name"] for tool in self.offered].index(name)
+        if self.legacy:
+            return ("body", "functions", index, "parameters")
+        kind = ("custom", "format") if name in self.customs else ("function", "parameters")
+        return ("body", "tools", index, *kind)
+
 
 def read_toolset(wire: ChatCompletionRequest) -> Toolset | None:
     """None where the request has no tools. Raises InvalidRequest with the field's path."""
+    if wire.tools and wire.functions:
+        raise InvalidRequest(
+            "functions cannot be combined with tools: they are the older form of them",
+            loc=("body", "functions"),
+        )
     legacy = not wire.tools and bool(wire.functions)
     choices = {"tool_choice": wire.tool_choice, "function_call": wire.function_call}
     field, other = ("function_call", "tool_choice") if legacy else (*choices,)
@@ -92,12 +107,7 @@ def _by_name(tools: Sequence[Any], legacy: bool) -> dict[str, tuple[_Definition,
         if name in by_name:
             raise InvalidRequest(f"there are two functions of the name {quote(name)}", loc=at)
         assert isinstance(function, Mapping)
-        parameters = function.get("parameters")
-        if parameters is not None and not isinstance(parameters, Mapping):
-            raise InvalidRequest(
-                f"parameters must be a JSON schema, but is {quote(parameters)}",
-                loc=(*at[:-1], "parameters"),
-            )
+        check_types(function, FUNCTION_TYPES, at[:-1])
         by_name[name] = (
             {"type": "function", "function": dict(function)},
             {"type": "function", "function": dict(constrained)},
@@ -128,9 +138,8 @@ def _choice(choice: Any, names: tuple[str, ...], loc: Loc) -> tuple[tuple[str, .
     if isinstance(choice, Mapping):
         if choice.get("type") == "allowed_tools":
             return _allowed(choice.get("allowed_tools", choice), names, loc)
-        function = choice.get("function", choice.get("custom", choice))
-        name = function.get("name") if isinstance(function, Mapping) else None
-        if isinstance(name, str):
+        name = _name_in(choice)
+        if name is not None:
             return (_known(name, names, loc),), True
     raise InvalidRequest(
         f"{loc[1]} must be none, auto, required, a function or allowed_tools, but is "
@@ -148,11 +157,24 @@ def _allowed(allowed: Any, names: tuple[str, ...], loc: Loc) -> tuple[tuple[str,
             loc=(*loc, "allowed_tools"),
         )
     chosen = []
-    for tool in listed:
-        named: Any = tool if isinstance(tool, Mapping) else {}
-        function = named.get("function", named.get("custom", named))
-        chosen.append(_known(str(function.get("name")), names, loc))
+    for index, tool in enumerate(listed):
+        name, at = _name_in(tool), (*loc, "allowed_tools", "tools", index)
+        if name is None:
+            raise InvalidRequest(
+                f"a tool is named by type and function or custom, not by {quote(tool)}", loc=at
+            )
+        chosen.append(_known(name, names, at))
     return tuple(dict.fromkeys(chosen)), mode == "required"
+
+
+def _name_in(reference: Any) -> str | None:
+    """The tool that `{"type", "function": {"name"}}` points at, also where the name stands bare."""
+    if not isinstance(reference, Mapping):
+        return None
+    kind = reference.get("type", "function")
+    named = reference.get(kind, reference) if kind in ("function", "custom") else None
+    name = named.get("name") if isinstance(named, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def _known(name: str, names: tuple[str, ...], loc: Loc) -> str:

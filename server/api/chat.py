@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from server.api.chat_answer import ChunkEncoder, completion
-from server.api.chat_call import ChatCall, check_chat, prepare_chat
+from server.api.chat_call import ChatCall, check_chat, prepare_chat, unread
 from server.api.http import client_of, json_response, note, with_ignored
 from server.api.recording import RecordedStream, Recording, RecordingEncoder
 from server.config import ServerConfig
@@ -65,6 +66,7 @@ class ChatCompletions:
 
         async def attempt(model: ServedModel) -> Submitted[ChatCall]:
             call = await prepare_chat(wire, model, self._config, client_of(request))
+            call = replace(call, ignored=(*call.ignored, *unread(wire, model, call)))
             note(request, model=model.name, prompt=len(call.request.prompt))
             stream: EventSource = model.engine.submit(call.request)
             if wire.store and wire.stream:

@@ -197,7 +197,7 @@ def token_logprobs(tokens: Iterable[engine.TokenLogprob]) -> Logprobs:
 
 
 def finish_reason(reason: FinishReason, called: bool, legacy: bool) -> str:
-    """An answer that ended by itself with calls ended for their sake."""
+    """An answer that ended with whole calls ended for their sake; a stop string may cut one."""
     if called and reason is FinishReason.STOP:
         return "function_call" if legacy else "tool_calls"
     return reason
@@ -266,7 +266,7 @@ def _choice(index: int, choice: GeneratedChoice, call: ChatCall) -> Choice:
             reasoning_content=choice.reasoning or UNSET,
             reasoning=choice.reasoning or UNSET,
         ),
-        finish_reason=finish_reason(choice.finish_reason, bool(calls), legacy),
+        finish_reason=finish_reason(choice.finish_reason, choice.called, legacy),
         logprobs=token_logprobs(choice.logprobs) if wants_logprobs else None,
         stop_reason=choice.stop_reason,
     )

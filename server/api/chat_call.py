@@ -14,7 +14,7 @@ from server import conversation, prepare
 from server.answers import ChoiceReader
 from server.config import ServerConfig
 from server.constraints import OutputGrammar, Thought, Wanted, read_response_format
-from server.errors import InvalidRequest, UnsupportedField, quote
+from server.errors import InvalidRequest, UnsupportedField, UnusableTool, quote
 from server.models import ServedModel
 from server.protocol.chat_completions import ChatCompletionRequest
 from server.protocol.completions import CompletionRequest
@@ -113,6 +113,26 @@ async def prepare_chat(
     )
 
 
+def unread(wire: ChatCompletionRequest, model: ServedModel, call: ChatCall) -> list[str]:
+    """Options for the template, or for a thought, of which this model knows nothing."""
+    variables, learned = model.format.template.variables, model.format.learned
+    thinks = bool(learned.thought.learned or learned.switch or "enable_thinking" in variables)
+    known = {
+        "reasoning_effort": thinks or "reasoning_effort" in variables,
+        "enable_thinking": thinks,
+        "reasoning_budget": call.request.thought is not None,
+        "verbosity": "verbosity" in variables,
+    }
+    found = [name for name, read in known.items() if not read and asks(getattr(wire, name))]
+    kwargs = wire.chat_template_kwargs or {}
+    return found + [f"chat_template_kwargs.{name}" for name in kwargs if name not in variables]
+
+
+def asks(value: object) -> bool:
+    """A model that does not think is as one that was told not to."""
+    return value is not None and value is not False and value != "none"
+
+
 def thought_budget(
     wire: ChatCompletionRequest, model: ServedModel, prompt: str
 ) -> ThoughtBudget | None:
@@ -146,7 +166,11 @@ async def output_grammar(
         thought=Thought.of(format, prompt),
         content_open=format.learned.content_open,
     )
-    return await asyncio.to_thread(model.constrain, wanted)
+    try:
+        return await asyncio.to_thread(model.constrain, wanted)
+    except UnusableTool as error:
+        error.loc = toolset.schema_loc(error.tool) if toolset is not None else error.loc
+        raise
 
 
 def refuse_unserved(wire: ChatCompletionRequest) -> None:

@@ -86,7 +86,7 @@ def framing(request_id: str) -> sse.Framing:
 
 def message(answering: Answering, choice: GeneratedChoice, done: RequestDone) -> Message:
     """The whole answer."""
-    ending = _ending(answering, choice.finish_reason, choice.stop_reason, bool(choice.calls))
+    ending = _ending(answering, choice.finish_reason, choice.stop_reason, choice.called)
     return Message(
         id=answering.id,
         model=answering.call.model,

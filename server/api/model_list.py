@@ -16,7 +16,7 @@ from engine.memory import context_of
 from engine.settings import Task
 from server.api.http import json_response
 from server.config import ConfigError
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, ModelNotFound
 from server.located import Located
 from server.models import Models, ServedModel
 from server.protocol.models import AdapterCard, MemoryCard, ModelCard, ModelMeta
@@ -61,7 +61,14 @@ class ModelList:
 
     async def one(self, request: Request) -> Response:
         """By name, alias or `provider/name`."""
-        model = self._models.get(request.path_params["name"])
+        name = request.path_params["name"].rstrip("/")
+        if not name:
+            return await self.all(request)
+        try:
+            model = self._models.get(name)
+        except ModelNotFound as error:
+            error.loc = ("path", "name")
+            raise
         await self._models.look_at(model)
         return json_response(card(model))
 

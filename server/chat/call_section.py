@@ -66,6 +66,11 @@ class CallSection:
     def step(self) -> Progress:
         return self._state()
 
+    @property
+    def cut(self) -> bool:
+        """A call has begun, and its end has not been read."""
+        return self._announced and self._state == self._in_call
+
     def _open(self) -> Progress:
         """Behind a trigger: the rest of the opening, then the first character decides."""
         if self._markup.content_name:
@@ -167,13 +172,18 @@ class CallSection:
         return Progress.MORE if waits else Progress.AGAIN
 
     def _take_closers(self) -> bool:
-        """Skip what closes, in order, leaving out what is missing; true where text is needed."""
+        """Skip what closes, in order, leaving out what is missing; true where text is needed.
+
+        Half a marker at the end of all text is one that was cut: no content.
+        """
         cursor = self._cursor
         while self._closers:
             cursor.skip_space()
             found, end = cursor.match(self._closers[0])
-            if found is Match.PARTIAL and not cursor.final:
-                return True
+            if found is Match.PARTIAL:
+                if not cursor.final:
+                    return True
+                cursor.position = len(cursor.text)
             if found is Match.FULL:
                 cursor.position = end
                 self._closed = True
@@ -191,7 +201,7 @@ class CallSection:
             found, stop = cursor.match(literal)
             if found is Match.PARTIAL and not cursor.final:
                 return Progress.MORE
-            end = max(end, stop) if found is Match.FULL else end
+            end = end if found is Match.NO else max(end, stop)
         if end > cursor.position or self._may_follow(syntax):
             return self._next(syntax, end)
         lists = ["]"] if syntax.style in ("json_object", "python") else []
@@ -217,6 +227,8 @@ class CallSection:
         if position >= len(cursor.text) and not cursor.final:
             return Progress.MORE
         if not self._begins(syntax, position):
+            if position >= len(cursor.text):
+                cursor.position = position
             return self._text()
         cursor.suspect()
         self._read(syntax, position)

@@ -62,6 +62,11 @@ class OutputParser:
         self._cursor.final = True
         return self.feed("")
 
+    @property
+    def cut(self) -> bool:
+        """A call has begun, and its end has not been read."""
+        return self._section.cut
+
     def message(self) -> dict[str, Any]:
         """The message so far, in OpenAI's shape."""
         return self._collector.message()

@@ -62,7 +62,7 @@ class ToolCall(Struct):
 
     function: FunctionCall = field(default_factory=lambda: FunctionCall(""))
     id: str | None = None
-    type: str | None = "function"
+    type: Literal["function", "custom"] | None = "function"
     custom: CustomCall | UnsetType = UNSET
 
 

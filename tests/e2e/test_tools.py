@@ -172,5 +172,15 @@ def test_bad_tools_name_their_field(client: OpenAI, fields: dict[str, Any], para
 def test_a_schema_of_a_tool_that_cannot_be_enforced_is_refused(client: OpenAI) -> None:
     bad = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(a)\\1"}}}
     tools = [TOOLS[0], {"type": "function", "function": {"name": "bad", "parameters": bad}}]
-    with pytest.raises(BadRequestError, match="pattern"):
+    with pytest.raises(BadRequestError, match=r"'bad'.*pattern") as refused:
         ask(client, tools=tools, tool_choice="required")
+    assert refused.value.param == "tools[1].function.parameters"
+
+
+def test_a_stop_string_inside_a_call_is_why_it_ended(client: OpenAI) -> None:
+    (choice,) = ask(client, tool_choice=NAMED, temperature=0, stop="zone").choices
+    assert choice.finish_reason == "stop"
+    assert choice.stop_reason == "zone"
+    assert choice.message.tool_calls[0].function.arguments == '{"'
+    *_, last = ask(client, tool_choice=NAMED, temperature=0, stop="zone", stream=True)
+    assert last.choices[0].finish_reason == "stop"

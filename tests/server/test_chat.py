@@ -249,6 +249,12 @@ async def test_template_variables(
     assert prompt == f"<user>Hi{printed}<assistant>"
 
 
+async def test_options_that_the_template_does_not_read_are_listed(client: Client) -> None:
+    fields = {"chat_template_kwargs": {"persona": "pirate", "verbosity": "low"}}
+    response = await client.chat(reasoning_budget=5, **fields)
+    assert response.headers["x-ignored-params"] == "reasoning_budget, chat_template_kwargs.persona"
+
+
 async def test_content_forms(client: Client, engine: FakeEngine) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     response = await client.chat(
@@ -262,8 +268,7 @@ async def test_content_forms(client: Client, engine: FakeEngine) -> None:
     )
     assert response.status == 200, response.body
     prompt = engine.tokenizer.decode(engine.requests[0].prompt)
-    assert prompt.startswith("<system>rules<user>a\nb<assistant>")
-    assert "nay" in prompt
+    assert prompt == "<system>rules<user>a\nb<assistant>no<assistant>nay<user>c<assistant>"
     assert prompt.endswith("<user>c<assistant>")
 
 

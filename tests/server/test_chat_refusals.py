@@ -88,14 +88,23 @@ WRONG_TYPE = [
     ("stop", 7, "stop"),
     ("stop", ["a", 7], "stop[1]"),
     ("seed", "seed", "seed"),
-    ("logit_bias", {"5": "much"}, "logit_bias"),
+    ("logit_bias", {"4": 1, "5": "much"}, "logit_bias.5"),
     ("messages", "Hi", "messages"),
     ("messages", None, "messages"),
     ("messages", [USER, 5], "messages[1]"),
     ("messages", [{"role": 5, "content": "Hi"}], "messages[0].role"),
     ("messages", [{"role": "user", "content": 5}], "messages[0].content"),
-    ("metadata", {"a": 1}, "metadata"),
+    ("metadata", {"a": 1}, "metadata.a"),
     ("tools", {}, "tools"),
+    ("tools", [{"function": {"name": "f", "description": 5}}], "tools[0].function.description"),
+    ("tools", [{"function": {"name": "f", "strict": "no"}}], "tools[0].function.strict"),
+    ("functions", [{"name": "f", "parameters": []}], "functions[0].parameters"),
+    ("response_format", {"type": "json_schema", "json_schema": 5}, "response_format.json_schema"),
+    (
+        "response_format",
+        {"type": "json_schema", "json_schema": {"schema": {}, "strict": "yes"}},
+        "response_format.json_schema.strict",
+    ),
     ("model", 5, "model"),
 ]
 
@@ -108,6 +117,14 @@ async def test_wrong_type(client: Client, field: str, value: Any, param: str) ->
     assert body["error"]["param"] == param
     assert body["error"]["code"] == "invalid_type"
     assert body["error"]["message"].startswith(param)
+
+
+NAMED = {"name": "f"}
+TOOL = {"type": "function", "function": NAMED}
+
+
+def allowed(*tools: Any) -> dict[str, Any]:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": list(tools)}}
 
 
 CONTRADICTIONS: list[tuple[dict[str, Any], list[str | int]]] = [
@@ -136,6 +153,22 @@ CONTRADICTIONS: list[tuple[dict[str, Any], list[str | int]]] = [
         {"messages": [{"role": "user", "content": [{"type": "smell"}]}]},
         ["messages", 0, "content", 0, "type"],
     ),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [{"type": "spell"}]}]},
+        ["messages", 0, "tool_calls", 0, "type"],
+    ),
+    ({"tools": [TOOL], "functions": [{"name": "g"}]}, ["functions"]),
+    ({"tools": [TOOL], "tool_choice": {"type": "spell", "function": NAMED}}, ["tool_choice"]),
+    (
+        {"tools": [TOOL], "tool_choice": allowed({"type": "function", "function": None})},
+        ["tool_choice", "allowed_tools", "tools", 0],
+    ),
+    (
+        {"tools": [TOOL], "tool_choice": allowed({"function": NAMED}, {"function": {"name": "g"}})},
+        ["tool_choice", "allowed_tools", "tools", 1],
+    ),
+    ({"response_format": {}}, ["response_format", "type"]),
+    ({"response_format": {"type": "regex"}}, ["response_format", "pattern"]),
     ({"tool_choice": "required"}, ["tool_choice"]),
     ({"function_call": {"name": "f"}}, ["function_call"]),
 ]

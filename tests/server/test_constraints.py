@@ -14,7 +14,7 @@ import pytest
 from engine.constraint import ConstraintCompiler, TokenConstraint
 from server.chat import ChatFormat
 from server.constraints import Constraints, Thought, Wanted, read_response_format
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, UnusableTool
 
 TEMPLATES = sorted((Path(__file__).parents[2].parent / "shared" / "templates").glob("*.jinja"))
 SCHEMA: dict[str, Any] = {
@@ -201,9 +201,10 @@ def test_a_tools_schema_is_refused_under_tools_even_beside_a_document() -> None:
     bad = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(a)\\1"}}}
     tools = [{"type": "function", "function": {"name": "f", "parameters": bad}}]
     plan = ChatFormat.from_template(None).call_plan(tools)
-    with pytest.raises(InvalidRequest, match="pattern") as refused:
+    with pytest.raises(UnusableTool, match=r"'f'.*pattern") as refused:
         Constraints().compile(Wanted(form=read_response_format(DOCUMENT), calls=plan))
     assert refused.value.loc == ("body", "tools")
+    assert refused.value.tool == "f"
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,13 @@ async def test_unknown_model(client: Client, path: str) -> None:
     assert (await client.post(path, body)).status == 404
 
 
+async def test_a_slash_at_the_end_of_a_path_is_no_part_of_a_name(client: Client) -> None:
+    assert (await client.get("/v1/models/")).json()["object"] == "list"
+    assert (await client.get("/v1/models/alias/")).json()["id"] == "fake-model"
+    (detail,) = (await client.get("/v1/models/gpt-9/")).json()["detail"]
+    assert detail["loc"] == ["path", "name"]
+
+
 async def test_model_list(client: Client) -> None:
     body = (await client.get("/v1/models")).json()
     assert body["object"] == "list"

@@ -72,7 +72,8 @@ class Wire(Struct):
         for name, loc in RENAMED.items():
             # As a field that is spoken of, not as a word of the sentence.
             message = re.sub(rf"\b{name}(?=[.\[]| must| is)", field_path(loc), message)
-        return type(error)(message, loc=self._loc(error.loc), code=error.code)
+        error.args, error.loc = (message,), self._loc(error.loc)
+        return error
 
     def _loc(self, loc: Loc) -> Loc:
         match loc:
@@ -82,7 +83,7 @@ class Wire(Struct):
                 return ("body", "tools", self.tools.places[index], *rest)
             case ("body", "tools", int(index), *rest):
                 return ("body", "tools", self.tools.places[index], *rest)
-            case ("body", "tool_choice", "allowed_tools"):
+            case ("body", "tool_choice", "allowed_tools", *_):
                 return ("body", "tool_choice")
             case ("body", str(name), *rest) if name in RENAMED:
                 return ("body", *RENAMED[name], *rest)

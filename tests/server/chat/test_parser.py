@@ -151,6 +151,27 @@ def test_arguments_that_are_cut_off_stay_cut_off() -> None:
             json.loads(call["function"]["arguments"])
 
 
+@pytest.mark.parametrize("rest", ["", "</tool", "</tool_call>", "</tool_call>\n<tool_c"])
+def test_a_marker_that_is_cut_behind_a_call_is_no_content(rest: str) -> None:
+    assert read("tags", f"<tool_call>{OBJECT}{rest}") == ("", "", [CITY])
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("No call.", False),
+        (f"<tool_call>{OBJECT[:-3]}", True),
+        (f"<tool_call>{OBJECT}", False),
+        (f"<tool_call>{OBJECT}</tool_call>\n<tool_call>{OBJECT[:-3]}", True),
+    ],
+)
+def test_a_call_without_its_end_is_known_as_cut(text: str, cut: bool) -> None:
+    parser = form("tags").parser(TOOLS)
+    parser.feed(text)
+    parser.finish()
+    assert parser.cut == cut
+
+
 def test_thoughts() -> None:
     for text in (
         "<think>\nHm.\n</think>\n\nYes.",
@@ -306,56 +327,6 @@ def test_deltas_in_openai_s_shape() -> None:
     assert delta_fields(CallDelta(1, "}")) == {
         "tool_calls": [{"index": 1, "function": {"arguments": "}"}}]
     }
-
-
-CHANNELS = (
-    "<|start|>system<|message|>{{ tools }}<|end|>{% for m in messages %}"
-    "{% if m.role == 'assistant' %}{% if 'tool_calls' in m %}"
-    "{% if m.thinking %}<|start|>assistant<|channel|>analysis<|message|>{{ m.thinking }}<|end|>"
-    "{% endif %}<|start|>assistant to=functions.{{ m.tool_calls[0].function.name }}<|channel|>"
-    "commentary json<|message|>{{ m.tool_calls[0].function.arguments | tojson }}<|call|>"
-    "{% elif loop.last %}{% if m.thinking %}<|start|>assistant<|channel|>analysis<|message|>"
-    "{{ m.thinking }}<|end|>{% endif %}<|start|>assistant<|channel|>final<|message|>"
-    "{{ m.content }}<|return|>{% else %}<|start|>assistant<|channel|>final<|message|>"
-    "{{ m.content }}<|end|>{% endif %}{% else %}<|start|>{{ m.role }}<|message|>{{ m.content }}"
-    "<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("<|channel|>final<|message|>Yes.<|return|>", ("Yes.", "", [])),
-        (
-            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>"
-            "Yes.",
-            ("Yes.", "Hm.", []),
-        ),
-        (
-            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary "
-            f"to=functions.get_weather <|constrain|>json<|message|>{ARGS}<|call|>",
-            ("", "Hm.", [CITY]),
-        ),
-        (
-            "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant to=functions.now"
-            "<|channel|>commentary json<|message|>{}<|call|>",
-            ("I look.", "", [NOW]),
-        ),
-        ("Plain.", ("Plain.", "", [])),
-        ("<|channel|>final", ("<|channel|>final", "", [])),
-    ],
-)
-def test_channels(text: str, expected: object) -> None:
-    channels = ChatFormat.from_template(CHANNELS)
-    for step in (0, 1, 3):
-        seen = plain(parsed(channels, text, step))
-        assert (seen["content"], seen["thought"], seen["calls"]) == expected
-
-
-def test_channels_round_trip() -> None:
-    channels = ChatFormat.from_template(CHANNELS)
-    for message in TURNS.values():
-        assert plain(parsed(channels, written(channels, message))) == plain(message)
 
 
 def damaged(text: str, pool: list[str], source: random.Random) -> str:
