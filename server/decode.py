@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from server.connection import ClientDisconnected
 from server.errors import (
+    QUOTED_CHARS,
     BodyTooLarge,
     BodyTooSlow,
     InvalidRequest,
@@ -22,6 +23,7 @@ from server.errors import (
     quote,
     shortened,
 )
+from server.unknown_fields import UnknownFields
 
 if TYPE_CHECKING:
     from server.middleware import RequestLog
@@ -57,10 +59,12 @@ _keys = msgspec.json.Decoder(dict[str, Raw])
 class JsonBody(Generic[T]):
     """Decodes the bodies of one endpoint; built once."""
 
-    def __init__(self, type: type[T]) -> None:
+    def __init__(self, type: type[T], *, deep: bool = False) -> None:
+        """`deep`: unknown fields of objects inside the body are told, too."""
         self._type = type
         self._decoder = msgspec.json.Decoder(type)
         self._fields = frozenset(type.__struct_encode_fields__)
+        self._unknown = UnknownFields(type) if deep else self._unknown_at_the_top
 
     async def read(self, request: Request, limit: int) -> tuple[T, list[str]]:
         """The body, and the names of its fields that mean nothing here.
@@ -91,7 +95,10 @@ class JsonBody(Generic[T]):
             value = self._decode_leniently(body, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _malformed(error) from None
-        return value, [key for key in _keys.decode(body) if key not in self._fields]
+        return value, self._unknown(body)
+
+    def _unknown_at_the_top(self, body: bytes) -> list[str]:
+        return [key for key in _keys.decode(body) if key not in self._fields]
 
     def _decode_leniently(self, body: bytes, error: msgspec.ValidationError) -> T:
         """Takes `8.0` for the integer 8, as clients without integers send it."""
@@ -212,9 +219,11 @@ def _invalid(error: msgspec.ValidationError, loc: Loc, document: Any) -> Invalid
 
 
 def _key_of(values: Any, kind: str) -> Loc:
-    """Of the first value of a kind: msgspec does not tell which one it did not take."""
+    """Of the first value of a kind: msgspec does not tell which one it did not take. Names that
+    are too long to be repeated count as none."""
     items = values.items() if isinstance(values, dict) else ()
-    return next(((key,) for key, value in items if _KINDS[type(value)] == kind), ())
+    found = next((key for key, value in items if _KINDS[type(value)] == kind), "")
+    return (found,) if 0 < len(found) <= QUOTED_CHARS else ()
 
 
 def wrong_type(

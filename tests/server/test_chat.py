@@ -228,6 +228,8 @@ async def test_unknown_fields_are_listed(client: Client) -> None:
     assert response.status == 200
     assert response.headers["x-ignored-params"] == r"nonsense, weird\r\n\xe9"
     assert "x-ignored-params" not in (await client.chat()).headers
+    response = await client.chat(messages=[{"role": "user", "content": "Hi", "mood": "good"}])
+    assert response.headers["x-ignored-params"] == "messages[0].mood"
 
 
 @pytest.mark.parametrize(

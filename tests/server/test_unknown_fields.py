@@ -1,0 +1,40 @@
+"""Whatever no type knows is found, wherever it stands."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from server.protocol.chat_completions import ChatCompletionRequest
+from server.unknown_fields import MAX_FOUND, UnknownFields
+
+CALL = {"id": "1", "type": "function", "mood": 1, "function": {"name": "f", "strict": True}}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({"prompt": "Hi", "stop": ["a"], "messages": []}, ["prompt"]),
+        ({"model": "m", "messages": [{"role": "user", "content": "Hi", "name": "ann"}]}, []),
+        ({"mood": 1, "messages": []}, ["mood"]),
+        ({"messages": [{"role": "user"}, {"role": "user", "id": "7"}]}, ["messages[1].id"]),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "", "hue": 1}]}]},
+            ["messages[0].content[0].hue"],
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [CALL]}]},
+            ["messages[0].tool_calls[0].mood", "messages[0].tool_calls[0].function.strict"],
+        ),
+        ({"stream_options": {"include_usage": True, "mood": 1}}, ["stream_options.mood"]),
+        ({"stream_options": None, "metadata": {"mood": "1"}, "tools": [{"mood": 1}]}, []),
+    ],
+)
+def test_unknown_fields(body: dict[str, object], found: list[str]) -> None:
+    assert UnknownFields(ChatCompletionRequest)(msgspec.json.encode(body)) == found
+
+
+def test_there_is_an_end_to_looking() -> None:
+    messages = [{"role": "user", "content": "", "mood": 1}] * 1000
+    body = msgspec.json.encode({"messages": messages})
+    assert len(UnknownFields(ChatCompletionRequest)(body)) == MAX_FOUND
