@@ -54,6 +54,15 @@ def doors(number: int, tokens: int) -> dict[str, tuple[str, dict[str, Any], re.P
             },
             re.compile(rb'"content": ?"[^"]'),
         ),
+        "/api/generate": (
+            "/api/generate",
+            {
+                "model": MODEL,
+                "prompt": PROMPT.format(number),
+                "options": {"temperature": 0, "num_predict": tokens},
+            },
+            re.compile(rb'"response": ?"[^"]'),
+        ),
     }
 
 
