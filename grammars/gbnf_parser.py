@@ -39,7 +39,7 @@ def parse(text: str) -> Node:
 class _Parser:
     text: str
     at: int = 0
-    depth: int = 0
+    depth: int = -1
     used: dict[str, tuple[Rule, int]] = field(default_factory=dict)
     defined: dict[str, int] = field(default_factory=dict)
 

@@ -69,7 +69,7 @@ def parse(text: str) -> tuple[Node, bool]:
 class _Parser:
     text: str
     at: int = 0
-    depth: int = 0
+    depth: int = -1
     used: dict[str, tuple[Rule, int]] = field(default_factory=dict)
     defined: set[str] = field(default_factory=set)
     ignored: list[Node] = field(default_factory=list)

@@ -70,7 +70,7 @@ def parse(pattern: str) -> Regex:
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self.text, self.at, self.depth = text, 0, 0
+        self.text, self.at, self.depth = text, 0, -1
 
     def error(self, reason: str) -> UnsupportedPattern:
         return UnsupportedPattern(self.text, self.at, reason)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from engine.errors import ContextLengthExceeded
+from server.prompt_text import CHARS_PER_TOKEN
 from tests.server.asgi import Client, chat_body
 from tests.server.fakes import FakeEngine
 
@@ -72,12 +74,87 @@ async def test_floats_for_integers(client: Client) -> None:
     assert "tokens[1]" in mixed.json()["error"]["message"]
 
 
-@pytest.mark.parametrize(("depth", "status"), [(100, 200), (5000, 400)])
-async def test_depth(client: Client, depth: int, status: int) -> None:
-    body = json.dumps(chat_body())[:-1] + ', "x": ' + "[" * depth + "]" * depth + "}"
-    answer = await client.post(CHAT, body.encode())
+async def test_depth(client: Client) -> None:
+    """The edge is Python's own, less the frames that are in use."""
+
+    async def fits(depth: int) -> bool:
+        body = json.dumps(chat_body())[:-1] + ', "x": ' + "[" * depth + "]" * depth + "}"
+        answer = await client.post(CHAT, body.encode())
+        refused = answer.status == 400 and "nested too deeply" in answer.json()["error"]["message"]
+        assert answer.status == 200 or refused
+        return not refused
+
+    low, high = 100, 5000
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if await fits(middle) else (low, middle)
+    assert 800 < low < 1000
+
+
+@pytest.mark.parametrize(
+    ("fitting", "too_much", "param"),
+    [
+        ({"stop": ["a" * 1024]}, {"stop": ["a" * 1025]}, "stop[0]"),
+        (
+            {"functions": [{"name": "f" * 128}]},
+            {"functions": [{"name": "f" * 129}]},
+            "functions[0].name",
+        ),
+        (
+            {"metadata": {"k" * 64: "v" * 512}},
+            {"metadata": {"k": "v" * 513}},
+            "metadata.k",
+        ),
+        (
+            {"metadata": {f"{i}": "" for i in range(16)}},
+            {"metadata": {f"{i}": "" for i in range(17)}},
+            "metadata",
+        ),
+        ({"n": 128}, {"n": 129}, "n"),
+        (
+            {"logprobs": True, "top_logprobs": 20},
+            {"logprobs": True, "top_logprobs": 21},
+            "top_logprobs",
+        ),
+    ],
+)
+async def test_how_long(
+    client: Client, fitting: dict[str, Any], too_much: dict[str, Any], param: str
+) -> None:
+    answer = await client.chat(**fitting)
+    # The fake model has no room for functions: that is another 400.
+    assert answer.status == 200 or answer.json()["error"]["param"] != param
+    answer = await client.chat(**too_much)
+    assert answer.status == 400
+    assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(("prompts", "status"), [(2048, 200), (2049, 400)])
+async def test_how_many_choices(client: Client, prompts: int, status: int) -> None:
+    body = {"model": "fake-model", "prompt": ["a"] * prompts, "max_tokens": 1}
+    answer = await client.post("/v1/completions", body)
     assert answer.status == status
-    assert status == 200 or "nested too deeply" in answer.json()["error"]["message"]
+    assert status == 200 or "at most 2048" in answer.json()["error"]["message"]
+
+
+async def test_characters_of_a_prompt(client: Client, engine: FakeEngine) -> None:
+    """What is surely too long, whatever its tokens are, is not even encoded."""
+    encoded: list[int] = []
+    encode = engine.tokenizer.encode
+
+    def counting(text: str, **kwargs: bool) -> list[int]:
+        encoded.append(len(text))
+        return encode(text, **kwargs)
+
+    engine.tokenizer.encode = counting  # type: ignore[method-assign]
+    edge = CHARS_PER_TOKEN * engine.info.context
+    for chars, tried in ((edge, 1), (edge + 1, 0)):
+        encoded.clear()
+        engine.refusal = ContextLengthExceeded(chars, engine.info.context)
+        answer = await client.post("/v1/completions", {"prompt": "x" * chars, "max_tokens": 1})
+        assert answer.status == 400
+        assert answer.json()["error"]["code"] == "context_length_exceeded"
+        assert len(encoded) == tried
 
 
 async def test_a_body_that_never_comes(

@@ -209,3 +209,50 @@ def test_a_slow_template_cannot_hold_up_a_start(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(TemplateError) as caught:
             ChatFormat.from_template(source)
         assert caught.value.kind == "limit"
+
+
+@pytest.mark.parametrize(
+    ("fits", "too_much"),
+    [
+        ("{% set x = 'a' * 16777216 %}", "{% set x = 'a' * 16777217 %}"),
+        ("{% set x = 'a' * 16777215 + 'b' %}", "{% set x = 'a' * 16777216 + 'b' %}"),
+        ("{% set x = [0] * 100000 %}", "{% set x = [0] * 100001 %}"),
+        ("{% set x = 2 ** 2048 %}", "{% set x = 2 ** 2049 %}"),
+        ("{{ '%9999s' % 1 }}", "{{ '%10000s' % 1 }}"),
+    ],
+)
+def test_sizes_at_their_edge(fits: str, too_much: str) -> None:
+    assert render("{% if go is defined %}" + fits + "{% endif %}", go=True) is not None
+    with pytest.raises(TemplateError) as caught:
+        render("{% if go is defined %}" + too_much + "{% endif %}", go=True)
+    assert caught.value.kind == "limit"
+
+
+def test_the_length_of_a_template_at_its_edge() -> None:
+    assert render("x" * (1 << 17)) == "x" * (1 << 17)
+    with pytest.raises(TemplateError) as caught:
+        ChatTemplate("x" * ((1 << 17) + 1))
+    assert caught.value.kind == "limit"
+
+
+@pytest.mark.parametrize(
+    ("bound", "source"),
+    [
+        ("MAX_STEPS", "{% for i in range(times) %}{% endfor %}"),
+        ("MAX_CHARS", "{% for i in range(times) %}{% set x = 'a' * 100 %}{% endfor %}"),
+    ],
+)
+def test_sums_at_their_edge(monkeypatch: pytest.MonkeyPatch, bound: str, source: str) -> None:
+    monkeypatch.setattr(f"server.chat.budget.{bound}", 1_000)
+    template = ChatTemplate("{% if times is defined %}" + source + "{% endif %}")
+    ends = None
+    for times in range(1_100):
+        try:
+            template.render(USER, times=times)
+        except TemplateError as error:
+            assert error.kind == "limit"
+            ends = times
+            break
+    assert ends is not None
+    each = 100 if bound == "MAX_CHARS" else 1
+    assert 900 < ends * each <= 1_100
