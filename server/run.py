@@ -72,6 +72,7 @@ def run_server(
     limits = Limits(
         connections=config.max_connections,
         connections_per_client=config.max_connections_per_client,
+        write_seconds=config.write_timeout,
     )
     server = Server(
         uvicorn.Config(

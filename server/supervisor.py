@@ -25,6 +25,8 @@ CRASHES, PERIOD = 5, 120.0
 LOAD_FAILED, GAVE_UP = 2, 70
 """Exit codes: the first worker died while loading; too many have died."""
 
+OUT_OF_MEMORY = "; if nobody sent it, the kernel did, which was out of memory"
+
 
 def can_supervise() -> bool:
     """Whether the system has fork."""
@@ -73,10 +75,11 @@ class Supervisor:
         was_ready = self._record.was_ready
         crash = self._record.add_crash(signal.Signals(number).name, time.monotonic() - began)
         log.error(
-            "the worker was killed by %s after %.1f s with %d requests in flight",
+            "the worker was killed by %s after %.1f s with %d requests in flight%s",
             crash.cause,
             crash.lived,
             crash.requests,
+            OUT_OF_MEMORY if number == signal.SIGKILL else "",
         )
         if not was_ready and len(self._record.crashes) == 1:
             sys.stderr.write(f"error: loading the model was ended by {crash.cause}\n")

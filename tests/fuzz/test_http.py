@@ -21,9 +21,9 @@ import pytest
 from server.app import create_app
 from server.config import ServerConfig
 from server.models import Models
+from tests.e2e import noise_model
 from tests.e2e.footprint import Footprint
 from tests.e2e.server_process import ServerProcess
-from tests.fuzz import noise_model
 from tests.fuzz.requests import READS, SEEDS, Bad, bad_requests
 
 REQUESTS = int(os.environ.get("INGLE_FUZZ", "400"))

@@ -54,7 +54,14 @@ class Service(Struct):
     """A server, and everybody who is connected to it."""
 
     port: int
+    connections: set[object]
+    """Of uvicorn."""
     peers: list[Peer] = []
+
+    @property
+    def open_connections(self) -> int:
+        """As the server sees it."""
+        return len(self.connections)
 
     async def connect(self) -> Peer:
         """One more connection."""
@@ -72,7 +79,8 @@ class Service(Struct):
 
 
 async def hello(request: Request) -> Response:
-    await request.body()
+    if await request.body() == b"{much}":
+        return Response(b"x" * 2**23)
     return Response("hello")
 
 
@@ -87,7 +95,8 @@ async def serving(limits: Limits = LIMITS) -> AsyncIterator[Service]:
     server.config.load()
     server.lifespan = config.lifespan_class(config)
     await server.startup()
-    service = Service(server.servers[0].sockets[0].getsockname()[1])
+    port = server.servers[0].sockets[0].getsockname()[1]
+    service = Service(port, server.server_state.connections)
     try:
         yield service
     finally:
@@ -221,3 +230,27 @@ async def test_many_requests_on_one_connection() -> None:
             assert await peer.status() == 200
         await peer.send((REQUEST + b"\r\n") * 3)
         assert [await peer.status() for _ in range(3)] == [200, 200, 200]
+
+
+MUCH = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n{much}"
+
+
+async def test_an_answer_that_nobody_reads_ends_its_connection() -> None:
+    async with serving(replace(LIMITS, connections=1, write_seconds=0.1)) as service:
+        peer = await service.connect()
+        await peer.send(MUCH)
+        while service.open_connections:
+            await asyncio.sleep(0.01)
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await peer.reader.readexactly(2**23)
+
+
+async def test_an_answer_that_is_read_slowly_is_sent_to_its_end() -> None:
+    async with serving(replace(LIMITS, write_seconds=0.5)) as service:
+        peer = await service.connect()
+        await peer.send(MUCH)
+        head = await peer.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        for _ in range(16):
+            await asyncio.sleep(0.05)
+            assert len(await peer.reader.readexactly(2**19)) == 2**19
