@@ -125,6 +125,11 @@ class EngineCore:
             choices.append(Sequence(state, index, output, constraint))
         return choices
 
+    def rested(self, seconds: float) -> None:
+        """There was no work for so long."""
+        if self._governor is not None:
+            self._governor.rested(seconds)
+
     def step(self, on_compute: Callable[[], None] = lambda: None) -> Outgoing:
         """Advance every running request; call while `scheduler.has_work`. `on_compute` is called
         when everything is ready for the model to compute."""

@@ -63,6 +63,11 @@ class ThreadGovernor:
         self._usage = read()
         self.threads = threads
 
+    def rested(self, seconds: float) -> None:
+        """Nothing was computed for so long: what others did meanwhile took nothing from us."""
+        if self._usage is not None and seconds > INTERVAL / 4:
+            self._seen, self._usage = self._now(), self._read()
+
     def look(self) -> bool:
         """Whether `threads` has changed; costs next to nothing between two intervals."""
         moment = self._now()

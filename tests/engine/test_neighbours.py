@@ -48,6 +48,21 @@ def test_threads_give_way_to_others(threads: int, cores: int, others: float, exp
     assert governor.threads == expected
 
 
+def test_what_others_do_while_nothing_is_computed_takes_no_thread() -> None:
+    processor = Processor()
+    governor = processor.governor(2, 2)
+    processor.pass_time(INTERVAL * 2, others=2.0, own=0.0)
+    governor.rested(INTERVAL * 2)
+    processor.pass_time(INTERVAL)
+    assert not governor.look()
+    assert governor.threads == 2
+    processor.pass_time(INTERVAL / 2, others=2.0, own=0.0)
+    governor.rested(INTERVAL / 10)
+    processor.pass_time(INTERVAL / 2, others=2.0)
+    assert governor.look()
+    assert governor.threads == 1
+
+
 def test_they_come_back_when_the_others_are_gone_and_not_before() -> None:
     processor = Processor()
     governor = processor.governor(2, 2)
