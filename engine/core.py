@@ -150,7 +150,8 @@ class EngineCore:
         seconds, n_prompt = ended - began - report.seconds, step.n_prompt
         self.scheduler.costs.observe(seconds, step.n_decode, n_prompt)
         self.counters.step(ended, seconds, step.n_decode, n_prompt)
-        self._kv.learn(report, self.scheduler.costs.prompt_token)
+        costs = self.scheduler.costs
+        self._kv.learn(report, costs.prompt_token, costs.decode)
         if not step.sequences and not step.whole:
             self._kv.wait(_DISK_WAIT)
         for sequence in step.whole:

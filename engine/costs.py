@@ -35,6 +35,11 @@ class StepCosts:
         """Seconds that one more token of a prompt takes; None before any was measured."""
         return self._prompt_token
 
+    @property
+    def decode(self) -> float | None:
+        """Seconds of a step in which nothing but answers goes on; None before there was one."""
+        return self._decode
+
     def affordable(self, seconds: float, default: int) -> int:
         """Prompt tokens that fit a step of `seconds` beside the running decodes."""
         if not self._prompt_token:
@@ -50,6 +55,8 @@ class SourceCosts:
     def __init__(self) -> None:
         self.prompt_token: float | None = None
         """Seconds to compute a token."""
+        self.weights: float | None = None
+        """Seconds of a pass, however few its tokens."""
         self._copied_byte: float | None = None
         self._read_byte: float | None = None
 
@@ -70,8 +77,13 @@ class SourceCosts:
         """Seconds to save or restore so many bytes; 0 while none were."""
         return n_bytes * (self._copied_byte or 0.0)
 
-    def pays(self, n_tokens: int, *, copied: int, read: int = 0) -> bool:
+    def in_tokens(self, n_bytes: int) -> int:
+        """Tokens that are computed while so many bytes are copied; 0 while that is not known."""
+        return int(self.copying(n_bytes) / self.prompt_token) if self.prompt_token else 0
+
+    def pays(self, n_tokens: int, *, copied: int, read: int = 0, passes: int = 0) -> bool:
         """Whether `n_tokens` are computed in more time than it takes to copy and read so many
-        bytes; what was never measured counts as free."""
+        bytes, in so many passes more; what was never measured counts as free."""
         seconds = self.copying(copied) + read * (self._read_byte or 0.0)
+        seconds += passes * (self.weights or 0.0)
         return self.prompt_token is None or n_tokens * self.prompt_token > seconds

@@ -1,35 +1,26 @@
-"""Who owns which llama.cpp sequence, and where a prompt's prefix can be had from.
+"""Who owns which llama.cpp sequence, and how a prompt's prefix gets there.
 
-An idle slot that still holds it (trimmed in place), a copy in host memory, another slot, a file:
-whichever saves more time than it takes. A prefix counts only under the adapters that it was
-computed with. Pure bookkeeping: what is decided here comes out as memory operations for the next
-step.
+`prefix_lookup` says where it can be had from: an idle slot that still holds it (trimmed in place),
+a copy in host memory, another slot, a file. Pure bookkeeping: what is decided here comes out as
+memory operations for the next step.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from engine.batch import Clear, Copy, CopyReport, MemoryOp, Restore, Trim
 from engine.costs import SourceCosts
 from engine.counters import CacheCounters
 from engine.disk_cache import DiskCache, DiskEntry, Fetch
 from engine.host_copies import HostCopies, HostCopy
+from engine.idle_slots import EMPTY, IdleSlots
 from engine.lora import LoraSet
 from engine.prefix_index import Held
+from engine.prefix_lookup import Place, PrefixLookup, Running
 from engine.prefix_rules import WORTH_COPYING, Prefill, PrefixRules
-
-
-class Running(Struct, frozen=True):
-    """A slot at work and what it holds."""
-
-    slot: int
-    held: Held
-    more: bool = False
-    """It holds more than that, which is not for others."""
 
 
 class KVCache:
@@ -53,11 +44,7 @@ class KVCache:
         self._rules = PrefixRules(can_trim, window, min_computed, align)
         self._retain = retain
         self._budget = budget
-        self._idle = OrderedDict((slot, Held([])) for slot in range(n_slots))
-        """Slot → what it still holds, least recently used first."""
-        self._floors: dict[int, int] = {}
-        """Slot → length below which it cannot be trimmed."""
-        self._outside = {-1, n_slots}
+        self._idle = IdleSlots(n_slots, self._rules)
         self._ops: list[MemoryOp] = []
         self._disk = disk
         self._costs = SourceCosts()
@@ -69,6 +56,7 @@ class KVCache:
             bytes_per_token=bytes_per_token,
             disk=disk,
         )
+        self._lookup = PrefixLookup(self._rules, self._idle, self._copies, self._costs)
 
     @property
     def can_trim(self) -> bool:
@@ -97,7 +85,7 @@ class KVCache:
 
     def idle_tokens(self) -> dict[int, int]:
         """Idle slot → tokens that it still holds; from any thread."""
-        return {slot: len(held.tokens) for slot, held in list(self._idle.items())}
+        return {slot: len(held.tokens) for slot, held in self._idle.items()}
 
     def copy_tokens(self) -> list[int]:
         """Tokens of each copy in host memory; from any thread."""
@@ -110,9 +98,7 @@ class KVCache:
 
     def match_prefix(self, prompt: list[int], lora: LoraSet = ()) -> int:
         """Tokens of `prompt` that an idle slot or a copy could save; changes nothing."""
-        wanted = self._rules.reusable(prompt, lora)
-        in_slots = (self._in_slot(slot, held, wanted) for slot, held in self._idle.items())
-        return max(self._best_copy(wanted)[1], *in_slots, 0)
+        return self._lookup.length(self._rules.reusable(prompt, lora))
 
     def acquire(
         self,
@@ -128,27 +114,10 @@ class KVCache:
         wanted = self._rules.reusable(prompt, lora)
         if key:
             self._copies.use_family(key)
-        slot, length = self._best_idle(wanted)
-        source = self._idle[slot]
-        copy, in_copy = self._best_copy(wanted)
-        level = "slot"
-        if copy is not None and self._pays(in_copy - length, copied=copy.size):
-            source, length = copy.held, in_copy
-            level = copy.level
-        else:
-            copy = None
-        other, in_other = self._best_other(wanted, running)
-        size = self._copies.size_of(len(other.held.tokens))
-        if self._pays(in_other - length, copied=2 * size):
-            source, length = other.held, in_other
-            level = "running"
-            slot = self._copy(other, length)
-        elif copy is not None:
-            slot = self._restore(copy, length)
-        else:
-            self._reuse(slot, length)
-        self.counters.found(len(prompt), level, length)
-        if self._rules.can_trim and WORTH_COPYING <= length <= source.n_prompt - WORTH_COPYING:
+        place = self._lookup.place(prompt, wanted, running)
+        slot, length = self._take(place), place.length
+        self.counters.found(len(prompt), place.level, length)
+        if self._rules.can_trim and WORTH_COPYING <= length <= place.held.n_prompt - WORTH_COPYING:
             # Two prompts part here: others may begin like them.
             self._copies.keep_shared(slot, Held(prompt[:length], lora, length, key))
         return slot, length
@@ -158,10 +127,10 @@ class KVCache:
         if it would have to be computed. `key` as in `acquire`."""
         wanted = Held(prompt, lora)
         found = (
-            self._whole_in(self._well_placed(), wanted)
+            self._whole_in(self._idle.well_placed(), wanted)
             or self._whole_copy(wanted)
             # A gap between the slots at work costs less than the prompt.
-            or self._whole_in(list(self._idle), wanted)
+            or self._whole_in(self._idle, wanted)
         )
         if found is None:
             return None
@@ -171,13 +140,13 @@ class KVCache:
         self.counters.found(len(prompt), level, len(prompt))
         return slot
 
-    def _whole_in(self, slots: list[int], wanted: Held) -> tuple[int, str] | None:
+    def _whole_in(self, slots: Iterable[int], wanted: Held) -> tuple[int, str] | None:
         """Takes the first of the idle `slots` that holds all that is wanted."""
-        for slot in slots:
-            if self._rules.holds(self._idle[slot], wanted, self._floors.get(slot, 0)):
-                self._reuse(slot, len(wanted.tokens))
-                return slot, "slot"
-        return None
+        slot = self._idle.holding(slots, wanted)
+        if slot is None:
+            return None
+        self._reuse(slot, len(wanted.tokens))
+        return slot, "slot"
 
     def _whole_copy(self, wanted: Held) -> tuple[int, str] | None:
         """The same from a copy in host memory."""
@@ -186,18 +155,11 @@ class KVCache:
                 return self._restore(copy, len(wanted.tokens)), copy.level
         return None
 
-    def _pays(self, gain: int, copied: int, read: int = 0) -> bool:
-        return gain >= WORTH_COPYING and self._costs.pays(gain, copied=copied, read=read)
-
     def worth_waiting(
         self, prompt: list[int], prefills: Iterable[Prefill], lora: LoraSet = ()
     ) -> bool:
-        """Whether a prefill under way will soon hold much more of `prompt` than can be had now."""
-        wanted = self._rules.reusable(prompt, lora)
-        coming = max(
-            (self._rules.coming(each, wanted) for each in prefills if each.lora == lora), default=0
-        )
-        return coming >= WORTH_COPYING and coming >= self.match_prefix(prompt, lora) + WORTH_COPYING
+        """As `PrefixLookup.worth_waiting`."""
+        return self._lookup.worth_waiting(self._rules.reusable(prompt, lora), prefills, lora)
 
     def fetch(
         self, prompt: list[int], running: Iterable[Running] = (), lora: LoraSet = ()
@@ -209,10 +171,10 @@ class KVCache:
         entries = [each for each in self._disk.candidates(wanted) if self._fits(each)]
         if not entries:
             return None
-        best = max(entries, key=lambda each: self._in_copy(each.held, wanted))
-        here = max(self.match_prefix(prompt, lora), self._best_other(wanted, running)[1])
-        gain, size = self._in_copy(best.held, wanted) - here, best.header.size
-        return self._disk.fetch(best) if self._pays(gain, copied=size, read=size) else None
+        best = max(entries, key=lambda each: self._lookup.in_copy(each.held, wanted))
+        here = self._lookup.length_with(wanted, running)
+        gain, size = self._lookup.in_copy(best.held, wanted) - here, best.header.size
+        return self._disk.fetch(best) if self._lookup.pays(gain, copied=size, read=size) else None
 
     def _fits(self, entry: DiskEntry) -> bool:
         return entry.header.size <= self._budget
@@ -229,9 +191,15 @@ class KVCache:
         if self._disk is not None and self._disk.fetching:
             self._disk.wait(timeout)
 
-    def learn(self, report: CopyReport, prompt_token: float | None = None) -> None:
-        """Take in what memory operations came to, and what computing a token costs."""
-        self._costs.prompt_token = prompt_token
+    def learn(
+        self,
+        report: CopyReport,
+        prompt_token: float | None = None,
+        weights: float | None = None,
+    ) -> None:
+        """Take in what memory operations came to, what computing a token costs, and a pass over the
+        weights."""
+        self._costs.prompt_token, self._costs.weights = prompt_token, weights
         self._costs.observe_copies(report.seconds, report.n_bytes)
         if report.sizes:
             self._copies.learn_sizes(report.sizes)
@@ -248,50 +216,14 @@ class KVCache:
         """Copy what a slot holds in the middle of its prompt."""
         self._copies.keep(slot, held)
 
-    def _in_slot(self, slot: int, held: Held, wanted: Held) -> int:
-        return self._rules.usable(held, wanted, self._floors.get(slot, 0))
-
-    def _in_copy(self, held: Held, wanted: Held) -> int:
-        return self._rules.usable(held, wanted, self._rules.floor_of(len(held.tokens)))
-
-    def _best_idle(self, wanted: Held) -> tuple[int, int]:
-        """The well-placed idle slot with the longest usable prefix; the victim where none has."""
-        usable = {
-            slot: self._in_slot(slot, self._idle[slot], wanted) for slot in self._well_placed()
-        }
-        slot = max(usable, key=lambda slot: usable[slot])
-        return (slot, usable[slot]) if usable[slot] else (self._victim(), 0)
-
-    def _well_placed(self) -> list[int]:
-        """Idle slots beside a busy one, or all: llama.cpp runs neighbours in one pass, and each
-        gap costs another pass over the weights. Least recently used first."""
-        beside = [
-            slot for slot in self._idle if {slot - 1, slot + 1} - self._idle.keys() - self._outside
-        ]
-        return beside or list(self._idle)
-
-    def _victim(self) -> int:
-        """The well-placed slot with the least to lose: the lowest empty one, else the oldest."""
-        placed = self._well_placed()
-        empty = [slot for slot in placed if not self._idle[slot].tokens]
-        return min(empty) if empty else placed[0]
-
-    def _best_copy(self, wanted: Held) -> tuple[HostCopy | None, int]:
-        best, length = None, 0
-        for copy in self._copies.candidates(wanted):
-            if (usable := self._in_copy(copy.held, wanted)) > length:
-                best, length = copy, usable
-        return best, length
-
-    def _best_other(self, wanted: Held, running: Iterable[Running]) -> tuple[Running, int]:
-        """The slot at work, or idle but badly placed, with the longest usable prefix."""
-        placed = self._well_placed()
-        apart = (Running(slot, held) for slot, held in self._idle.items() if slot not in placed)
-        best, length = Running(-1, Held([])), 0
-        for each in (*running, *apart):
-            if (usable := self._in_slot(each.slot, each.held, wanted)) > length:
-                best, length = each, usable
-        return best, length
+    def _take(self, place: Place) -> int:
+        """Have a place made ready; returns its slot."""
+        if place.copy is not None:
+            return self._restore(place.copy, place.length)
+        if place.other is not None:
+            return self._copy(place.other, place.length)
+        self._reuse(place.slot, place.length)
+        return place.slot
 
     def _copy(self, source: Running, length: int) -> int:
         """A slot with the first `length` tokens of another one."""
@@ -300,13 +232,13 @@ class KVCache:
             return self._restore(self._copies.save(source.slot, source.held), length)
         slot = self._vacate()
         self._ops.append(Copy(source.slot, slot))
-        self._floors[slot] = self._floors.get(source.slot, 0)
+        self._idle.set_floor(slot, self._idle.floor(source.slot))
         self._trim(slot, length, n_held + source.more)
         return slot
 
     def _reuse(self, slot: int, length: int) -> None:
         """Take `slot` with its first `length` tokens; the rest is copied if it is worth it."""
-        held = self._idle.pop(slot)
+        held = self._idle.take(slot)
         if len(held.tokens) >= length + WORTH_COPYING:
             self._keep(slot, held)
         if length:
@@ -314,7 +246,7 @@ class KVCache:
         elif held.tokens:
             self._ops.append(Clear(slot))
         if not length:
-            self._floors.pop(slot, None)
+            self._idle.set_floor(slot, 0)
 
     def _restore(self, copy: HostCopy, length: int) -> int:
         """A slot with the first `length` tokens of `copy`."""
@@ -322,14 +254,14 @@ class KVCache:
         slot = self._vacate(spare=copy)
         n_copied = len(copy.held.tokens)
         self._ops.append(Restore(slot, copy.handle))
-        self._floors[slot] = self._rules.floor_of(n_copied)
+        self._idle.set_floor(slot, self._rules.floor_of(n_copied))
         self._trim(slot, length, n_copied)
         self._copies.shrink()
         return slot
 
     def _vacate(self, spare: HostCopy | None = None) -> int:
-        slot = self._victim()
-        self._keep(slot, self._idle.pop(slot), spare)
+        slot = self._idle.victim()
+        self._keep(slot, self._idle.take(slot), spare)
         return slot
 
     def _keep(self, slot: int, held: Held, spare: HostCopy | None = None) -> None:
@@ -338,7 +270,7 @@ class KVCache:
         if not self._rules.floor_of(n_held):
             self._copies.keep(slot, held, spare)
             return
-        for length in self._rules.ends(held, self._floors.get(slot, 0)):
+        for length in self._rules.ends(held, self._idle.floor(slot)):
             cut = structs.replace(held, tokens=held.tokens[:length])
             self._copies.keep(slot, cut, spare, trim=length < n_held)
 
@@ -348,22 +280,21 @@ class KVCache:
 
     def release(self, slot: int, held: Held, *, more: bool = False) -> None:
         """Give a slot back with what it holds; if that is `more` than `held`, the rest goes."""
-        assert slot not in self._idle, f"slot {slot} was released twice"
         if more:
             held = self._cut_back(slot, held)
-        self._idle[slot] = held if self._retain else Held([])
+        self._idle.put(slot, held if self._retain else EMPTY)
         if not self._retain:
             self._keep(slot, held)
             self._ops.append(Clear(slot))
 
     def _cut_back(self, slot: int, held: Held) -> Held:
         length = len(held.tokens)
-        if self._rules.can_trim and length and length >= self._floors.get(slot, 0):
+        if self._rules.can_trim and length and length >= self._idle.floor(slot):
             self._ops.append(Trim(slot, length))
             return held
         self._ops.append(Clear(slot))
-        self._floors.pop(slot, None)
-        return Held([])
+        self._idle.set_floor(slot, 0)
+        return EMPTY
 
     def copy_seconds(self, n_tokens: int) -> float:
         """How long it takes to restore so many tokens, as far as is known."""
@@ -381,7 +312,7 @@ class KVCache:
         """A slot to which a copy of so many tokens is about to be restored; KeyError if none is
         idle."""
         slot = self._vacate()
-        self._floors[slot] = self._rules.floor_of(n_copied)
+        self._idle.set_floor(slot, self._rules.floor_of(n_copied))
         return slot
 
     def close(self, run: Callable[[list[MemoryOp]], CopyReport], timeout: float) -> None:
@@ -400,9 +331,7 @@ class KVCache:
 
     def forget(self) -> None:
         """The memory behind was reset: nothing holds anything, and nothing is left to do."""
-        for slot in self._idle:
-            self._idle[slot] = Held([])
-        self._floors.clear()
+        self._idle.empty()
         self._copies.forget()
         self._ops.clear()
         if self._disk is not None:

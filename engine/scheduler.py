@@ -10,8 +10,9 @@ from msgspec import Struct
 from engine.batch import Batch, Drop, Restore, Rows, Save, Span
 from engine.costs import StepCosts
 from engine.exact import CHUNK, whole_chunks
-from engine.kv_cache import KVCache, Running
+from engine.kv_cache import KVCache
 from engine.lora import LoraSet, LoraTurns
+from engine.prefix_lookup import Running
 from engine.prefix_rules import Prefill
 from engine.prompt_rows import PromptRows
 from engine.sequence import RequestState, Sequence

@@ -7,8 +7,9 @@ import random
 import pytest
 
 from engine.batch import Clear, CopyReport, Drop, Restore, Save, Trim
-from engine.kv_cache import KVCache, Running
+from engine.kv_cache import KVCache
 from engine.prefix_index import Held
+from engine.prefix_lookup import Running
 from engine.prefix_rules import Prefill
 from engine.request import Request, RequestDone, SamplingParams
 from tests.engine.fakes import FakeRunner, Harness, continuation, make_core
@@ -213,6 +214,7 @@ def request(name: str, prompt: list[int], **fields: object) -> Request:
     return Request(id=name, prompt=prompt, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("copying_pays")
 def test_eight_users_with_one_new_system_prompt_compute_it_once() -> None:
     runner = FakeRunner(slots=8)
     harness = Harness(make_core(runner, ubatch_size=16))
@@ -241,6 +243,7 @@ def test_an_aborted_leader_does_not_leave_its_followers_waiting() -> None:
         assert answers[name].texts == {0: continuation(prompt, 6)}
 
 
+@pytest.mark.usefixtures("copying_pays")
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("can_trim", "window"), [(True, 0), (False, 0), (True, 40)])
 def test_conversations_under_eviction_aborts_and_failures(
