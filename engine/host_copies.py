@@ -52,8 +52,7 @@ class HostCopies:
         """`queue` takes what the next step has to do for it; `budget` is in bytes."""
         self._queue = queue
         self._rules = rules
-        self.budget = budget
-        """Bytes."""
+        self._budget = budget
         self._bytes_per_token = bytes_per_token
         self._bytes_per_copy = 0
         """Beyond its tokens, learned: all that a recurrent state has."""
@@ -66,6 +65,11 @@ class HostCopies:
         self._handles = itertools.count(1)
         self.size = 0
         """Bytes, forks left out."""
+
+    @property
+    def budget(self) -> int:
+        """Bytes that copies may take."""
+        return self._budget
 
     def new_handle(self) -> int:
         """A number for a copy; one that is not made here is the caller's to drop."""
@@ -102,8 +106,8 @@ class HostCopies:
 
         `spare` is in use and stays. With `trim` the slot holds more and is cut to it first.
         """
-        fits = self.size_of(len(held.tokens)) <= self.budget
-        if not (self.budget and fits) or len(held.tokens) < WORTH_COPYING or self._has(held):
+        fits = self.size_of(len(held.tokens)) <= self._budget
+        if not (self._budget and fits) or len(held.tokens) < WORTH_COPYING or self._has(held):
             return
         if trim:
             self._queue(Trim(slot, len(held.tokens)))
@@ -113,7 +117,7 @@ class HostCopies:
     def keep_shared(self, slot: int, held: Held) -> None:
         """As `keep`, for a prefix that two requests have in common."""
         copy = self._index.get(held)
-        if copy is None and self.size_of(len(held.tokens)) <= self.budget // 2:
+        if copy is None and self.size_of(len(held.tokens)) <= self._budget // 2:
             copy = self.save(slot, held)
         if copy is not None:
             copy.shared = True
@@ -166,7 +170,7 @@ class HostCopies:
 
     def shrink(self, spare: HostCopy | None = None) -> None:
         """Drop copies until the budget holds; `spare` is in use."""
-        while self.size > self.budget:
+        while self.size > self._budget:
             victim = self._victim(spare)
             if victim is None:
                 return
@@ -177,7 +181,7 @@ class HostCopies:
     def _victim(self, spare: HostCopy | None) -> HostCopy | None:
         """What one conversation alone can use, while shared prefixes take at most half."""
         loose = [copy for copy in self._copies.values() if copy is not spare]
-        crowded = sum(copy.size for copy in loose if copy.shared) > self.budget // 2
+        crowded = sum(copy.size for copy in loose if copy.shared) > self._budget // 2
         least = next(iter(loose), None)
         return next((copy for copy in loose if copy.shared == crowded), least)
 

@@ -21,7 +21,7 @@ from engine.batch import (
 )
 from engine.core import EngineCore, Outgoing
 from engine.kv_cache import KVCache
-from engine.request import Request, RequestDone, RequestFailed, TokenOutput
+from engine.request import Request, RequestDone, RequestFailed, SamplingParams, TokenOutput
 from engine.sequence import Constraint, RequestState
 
 END = 0
@@ -141,6 +141,12 @@ def make_core(runner: FakeRunner, **settings: object) -> EngineCore:
         "max_stall": 0.15,
     }
     return EngineCore(runner, FakeVocabulary(), **(options | settings))  # type: ignore[arg-type]
+
+
+def request(name: str, prompt: list[int], max_tokens: int = 5, **fields: object) -> Request:
+    """A greedy request, unless told otherwise."""
+    options: dict[str, object] = {"sampling": SamplingParams(temperature=0)} | fields
+    return Request(id=name, prompt=prompt, max_tokens=max_tokens, **options)  # type: ignore[arg-type]
 
 
 class Answer:

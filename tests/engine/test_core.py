@@ -7,28 +7,17 @@ import random
 import numpy as np
 import pytest
 
-from engine.batch import Clear, CopyReport, Restore, Save
+from engine.batch import Clear, Restore, Save
 from engine.errors import InvalidGrammar, NoTokenPossible
 from engine.request import (
-    Priority,
-    Request,
     RequestDone,
     RequestFailed,
     SamplingParams,
     ThoughtBudget,
     Usage,
 )
-from engine.scheduler import LONE_PIECE, LONG_PROMPT, MIN_ROWS, MOST_BRANCHING
 from engine.vocab_math import Row
-from engine.waiting import PATIENCE
-from tests.engine.fakes import END, FakeRunner, Harness, continuation, make_core
-
-GREEDY = SamplingParams(temperature=0)
-
-
-def request(name: str, prompt: list[int], max_tokens: int = 5, **fields: object) -> Request:
-    options: dict[str, object] = {"sampling": GREEDY} | fields
-    return Request(id=name, prompt=prompt, max_tokens=max_tokens, **options)  # type: ignore[arg-type]
+from tests.engine.fakes import END, FakeRunner, Harness, continuation, make_core, request
 
 
 def test_one_request_gets_the_models_continuation() -> None:
@@ -53,116 +42,6 @@ def test_every_request_of_a_crowd_gets_its_own_continuation() -> None:
     for name, prompt in prompts.items():
         assert answers[name].texts == {0: continuation(prompt, 7)}
     assert max(len(batch.spans) for batch in runner.batches) == 3
-
-
-def test_a_long_prompt_never_stops_a_running_stream() -> None:
-    runner = FakeRunner()
-    harness = Harness(make_core(runner))
-    stream = harness.add(request("stream", [1], 60))
-    harness.step()
-    harness.add(request("long", [2] * 200, 1))
-    lengths = []
-    while harness.answers["long"].end is None:
-        before = len(stream.texts[0])
-        harness.step()
-        lengths.append(len(stream.texts[0]) - before)
-    assert len(lengths) > 3
-    assert set(lengths) == {1}
-
-
-def test_a_step_of_single_tokens_is_what_the_general_way_makes_of_it() -> None:
-    core = make_core(FakeRunner(slots=4))
-    harness = Harness(core)
-    for name in "abcd":
-        harness.add(request(name, [ord(name) - 90, 2, 3], 30))
-    for _ in range(6):
-        harness.step()
-    scheduler = core.scheduler
-    lora, active = scheduler._whose_turn()
-    plain = scheduler._plain_step(lora, active[::-1])
-    mixed = scheduler._mixed_step(lora, active[::-1])
-    assert plain is not None
-    assert (plain.batch, plain.sequences) == (mixed.batch, mixed.sequences)
-    assert (plain.n_decode, plain.n_prompt) == (mixed.n_decode, mixed.n_prompt) == (4, 0)
-    harness.add(request("e", [7, 8], 30))
-    core.abort("a")
-    list(scheduler.admit())
-    assert scheduler._plain_step(*scheduler._whose_turn()) is None, "a prompt is to be computed"
-
-
-def test_a_lone_prompt_takes_whole_passes() -> None:
-    runner = FakeRunner()
-    harness = Harness(make_core(runner, ubatch_size=32))
-    harness.add(request("a", [1] * 74, 1))
-    harness.run()
-    assert [batch.n_tokens for batch in runner.batches] == [32, 32, 10]
-
-
-@pytest.mark.parametrize("length", range(65, 90))
-def test_no_prompt_ends_in_a_piece_of_few_rows(length: int) -> None:
-    runner = FakeRunner()
-    harness = Harness(make_core(runner, ubatch_size=32))
-    harness.add(request("a", [1] * length, 1))
-    harness.run()
-    sizes = [batch.n_tokens for batch in runner.batches]
-    assert sum(sizes) == length
-    assert min(sizes) >= MIN_ROWS
-
-
-def test_a_slow_model_looks_at_its_inbox_every_second() -> None:
-    core = make_core(FakeRunner(), ubatch_size=128, batch_size=128)
-    core.scheduler.costs.observe(4.0, 0, 400)
-    harness = Harness(core)
-    harness.add(request("a", [1] * 170, 1))
-    harness.step()
-    assert core.scheduler.running[0].n_computed == 96
-    core.scheduler.costs.observe(400.0, 0, 400)
-    harness.step()
-    assert core.scheduler.running[0].n_computed == 96 + 64
-
-
-def test_an_unknown_machine_is_asked_for_little_while_anyone_decodes() -> None:
-    runner = FakeRunner()
-    harness = Harness(make_core(runner))
-    harness.add(request("stream", [1], 60))
-    harness.step()
-    harness.add(request("long", [2] * 200, 1))
-    harness.step()
-    assert runner.batches[-1].n_tokens == 1 + 16
-
-
-def test_choices_start_a_few_at_a_time_where_copies_are_slow() -> None:
-    """Each takes longer than `max_stall`, so beside a running stream one starts per step."""
-    runner = FakeRunner(slots=8)
-    harness = Harness(make_core(runner))
-    harness.add(request("stream", [1], 60, user="other"))
-    harness.step()
-    report = CopyReport(n_bytes=1, seconds=1.0)
-    harness.core._kv.learn(report)
-    many = harness.add(request("many", [5, 6, 7], 40, n=6))
-    harness.step()
-    started = []
-    while len(many.texts) < 6:
-        before = len(many.texts)
-        harness.step()
-        started.append(len(many.texts) - before)
-    assert set(started) == {1}
-    harness.run()
-    assert many.texts == dict.fromkeys(range(6), continuation([5, 6, 7], 40))
-
-
-def test_prompts_are_served_in_order_of_arrival_not_of_slots() -> None:
-    runner = FakeRunner(slots=2)
-    harness = Harness(make_core(runner, ubatch_size=8))
-    harness.add(request("short", [1], 1))
-    harness.add(request("early", [2] * 40, 1))
-    harness.step()
-    harness.add(request("late", [3] * 40, 1))
-    while harness.answers["early"].end is None:
-        harness.step()
-        assert len(runner.memory[0]) <= 8, (
-            "the late one in slot 0 waits for the early one in slot 1"
-        )
 
 
 @pytest.mark.parametrize("n", [2, 4, 9])
@@ -284,83 +163,6 @@ def test_a_step_that_raises_leaves_a_core_that_works() -> None:
     assert answer.texts == dict.fromkeys(range(2), continuation([7, 7], 4))
 
 
-def test_users_take_turns_and_priorities_come_first() -> None:
-    harness = Harness(make_core(FakeRunner(slots=1)))
-    for i in range(3):
-        harness.add(request(f"hog{i}", [1, i + 1], 1, user="hog"))
-    harness.add(request("guest", [2, 1], 1, user="guest"))
-    harness.add(request("flex", [2, 2], 1, priority=Priority.FLEX))
-    harness.add(request("first", [2, 3], 1, priority=Priority.HIGH))
-    ended: list[str] = []
-    while harness.core.scheduler.has_work:
-        harness.step()
-        ended += [
-            name for name, answer in harness.answers.items() if answer.end and name not in ended
-        ]
-    assert ended == ["first", "hog0", "guest", "hog1", "hog2", "flex"]
-
-
-def order_of_ends(harness: Harness) -> list[str]:
-    """Names in the order in which requests end."""
-    ended: list[str] = []
-    while harness.core.scheduler.has_work:
-        harness.step()
-        ended += [name for name, each in harness.answers.items() if each.end and name not in ended]
-    return ended
-
-
-def test_a_user_with_fifty_requests_holds_up_nobody() -> None:
-    harness = Harness(make_core(FakeRunner(slots=2)))
-    for i in range(50):
-        harness.add(request(f"hog{i}", [1, i + 1], 2, user="hog"))
-    harness.step()
-    for i in range(5):
-        harness.add(request(f"guest{i}", [2, i + 1], 2, user=f"guest{i}"))
-    ended = order_of_ends(harness)
-    last = max(ended.index(f"guest{i}") for i in range(5))
-    assert last <= 2 + 6 + 1, "those at work, and one round of six users"
-
-
-def test_choices_of_a_big_n_stand_in_line_like_requests() -> None:
-    harness = Harness(make_core(FakeRunner(slots=2)))
-    big = harness.add(request("big", [9, 8, 7], 3, n=128, user="big"))
-    harness.step()
-    harness.step()
-    for i in range(6):
-        harness.add(request(f"other{i}", [2, i + 1], 3, user=f"user{i % 3}"))
-    while not all(harness.answers[f"other{i}"].end for i in range(6)):
-        harness.step()
-    assert len(big.texts) <= 8, "of four users in turn, six admissions of the others leave few"
-    harness.run()
-    assert big.texts == dict.fromkeys(range(128), continuation([9, 8, 7], 3))
-
-
-def test_few_requests_at_a_time_keep_their_prompts_for_further_choices() -> None:
-    runner = FakeRunner(slots=3)
-    harness = Harness(make_core(runner))
-    for i in range(20):
-        harness.add(request(f"{i}", [i + 1] * 5, 2, n=5, user=f"{i}"))
-    while harness.core.scheduler.has_work:
-        harness.step()
-        assert len(runner.saved) <= MOST_BRANCHING
-    for i in range(20):
-        assert harness.answers[f"{i}"].texts == dict.fromkeys(
-            range(5), continuation([i + 1] * 5, 2)
-        )
-
-
-@pytest.mark.parametrize("low", [Priority.FLEX, Priority.NORMAL])
-def test_a_low_priority_gets_its_turn_beside_endless_traffic(low: Priority) -> None:
-    harness = Harness(make_core(FakeRunner(slots=1)))
-    for i in range(60):
-        harness.add(request(f"busy{i}", [1, 1 + i], 1, priority=Priority.HIGH, user=f"{i % 7}"))
-    for i in range(3):
-        harness.add(request(f"low{i}", [2, 1 + i], 1, priority=low))
-    ended = order_of_ends(harness)
-    places = [ended.index(f"low{i}") for i in range(3)]
-    assert places == [PATIENCE, 2 * PATIENCE + 1, 3 * PATIENCE + 2]
-
-
 def test_random_load_with_aborts_loses_no_slot() -> None:
     runner = FakeRunner(slots=5)
     harness = Harness(make_core(runner, ubatch_size=16))
@@ -476,27 +278,3 @@ def test_max_tokens_and_stops_cut_forced_tokens() -> None:
     harness.run()
     assert (short.texts, short.reasons) == ({0: "ABCD"}, {0: "length"})
     assert (stopped.texts, stopped.stop_reasons) == ({0: "ABCD"}, {0: "EF"})
-
-
-@pytest.mark.parametrize("length", [17, 33, 49, 65, 97])
-def test_no_prompt_ends_in_a_step_of_one_token(length: int) -> None:
-    """A single row takes other kernels: the same prompt would get other bits now and then."""
-    runner = FakeRunner()
-    harness = Harness(make_core(runner, ubatch_size=16 if length == 17 else 32))
-    harness.add(Request(id="a", prompt=[1] * length, max_tokens=1))
-    harness.run()
-    sizes = [len(span.tokens) for batch in runner.batches for span in batch.spans]
-    assert sum(sizes) == length
-    assert min(sizes) > 1
-
-
-def test_a_long_prompt_alone_comes_in_larger_pieces() -> None:
-    core = make_core(FakeRunner(), ubatch_size=512, batch_size=512)
-    core.scheduler.costs.observe(1.0, 0, 100)
-    harness = Harness(core)
-    harness.add(request("a", [1] * LONG_PROMPT, 1))
-    harness.step()
-    assert core.scheduler.running[0].n_computed == LONE_PIECE
-    core.scheduler.costs.observe(100.0, 0, 100)
-    harness.step()
-    assert core.scheduler.running[0].n_computed == LONE_PIECE + 64
