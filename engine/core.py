@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
+from msgspec import structs
 
 from engine import snapshot
 from engine.batch import Batch, CopyReport, Logits, MemoryOp, Rows, Runner, Span
@@ -119,7 +120,7 @@ class EngineCore:
         hidden = self._vocabulary.control - request.special_tokens
         token_bytes = self._vocabulary.token_bytes
         choices = []
-        for index in range(request.n):
+        for index in range(request.n // state.n_alike):
             output = OutputText(token_bytes, hidden, request.stop, request.include_stop)
             constraint = state.constraint.fork() if state.constraint is not None else None
             choices.append(Sequence(state, index, output, constraint))
@@ -169,7 +170,7 @@ class EngineCore:
     def _begin(self, sequence: Sequence, row: Row, out: Outgoing) -> None:
         """Draw the first token of a request from the logits after its prompt."""
         state = sequence.group
-        if state.request.n > 1:
+        if state.unstarted:
             state.prompt_row = row.copy()
             self.scheduler.fork(sequence)
         self._sample(sequence, row, out)
@@ -218,8 +219,10 @@ class EngineCore:
             stop_reason=stop_reason,
             prompt_logprobs=self._prompt_logprobs(sequence, before),
         )
-        self.counters.generated_tokens += event.n_tokens
+        self.counters.generated_tokens += event.n_tokens * state.n_alike
         out.append((state, event))
+        for index in range(1, state.n_alike):
+            out.append((state, structs.replace(event, index=index, prompt_logprobs=())))
         if finished:
             self._finish(sequence, out)
 
@@ -317,7 +320,7 @@ class EngineCore:
     def _finish(self, sequence: Sequence, out: Outgoing) -> None:
         state = sequence.group
         self.scheduler.finish(sequence)
-        state.n_finished += 1
+        state.n_finished += state.n_alike
         if state.n_finished == state.request.n:
             del self.states[state.request.id]
             out.append((state, self._done(state)))
@@ -330,7 +333,7 @@ class EngineCore:
             decode=time.monotonic() - state.first_token,
         )
         reasons = tuple(c.finish_reason for c in state.choices if c.finish_reason is not None)
-        return RequestDone(usage, timings, reasons)
+        return RequestDone(usage, timings, reasons * state.n_alike)
 
     def snapshot(self, waiting: int, slots: int) -> Snapshot:
         """What is going on; from any thread."""

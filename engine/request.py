@@ -50,6 +50,11 @@ class SamplingParams(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     """None draws a fresh seed. Choice i of n samples from its own stream derived from the seed."""
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken: nothing is left to chance."""
+        return self.temperature == 0 or self.top_k == 1
+
 
 class Grammar(Struct, frozen=True):
     """A constraint on the output as text: `gbnf` for people, `lark` for the matcher."""

@@ -106,7 +106,7 @@ class Sampler:
         is NaN).
         """
         params = self._params
-        greedy = params.temperature == 0 or params.top_k == 1
+        greedy = params.greedy
         if head is None and not greedy and self.reach(len(row)) < WIDEST_REACH:
             head = Head(row, self.reach(len(row)))
         best = int(row.argmax()) if head is None else head.best

@@ -278,7 +278,7 @@ class Scheduler:
         prefix of the same prompt: then copy that."""
         if state.saved is not None:
             return True
-        if state.request.n > 1 and len(self._branching) >= MOST_BRANCHING:
+        if state.request.n > state.n_alike and len(self._branching) >= MOST_BRANCHING:
             return False
         if not state.asked_disk:
             state.asked_disk = True

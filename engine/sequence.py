@@ -132,6 +132,11 @@ class RequestState:
         self.first_token = 0.0
 
     @property
+    def n_alike(self) -> int:
+        """Choices that each sequence stands for: where nothing is drawn they are all the same."""
+        return self.request.n if self.request.sampling.greedy else 1
+
+    @property
     def n_completion_tokens(self) -> int:
         """Generated tokens over all choices."""
-        return sum(choice.n_generated for choice in self.choices)
+        return self.n_alike * sum(choice.n_generated for choice in self.choices)

@@ -24,6 +24,8 @@ from engine.kv_cache import KVCache
 from engine.request import Request, RequestDone, RequestFailed, SamplingParams, TokenOutput
 from engine.sequence import Constraint, RequestState
 
+NEARLY_GREEDY = SamplingParams(temperature=1e-5)
+
 END = 0
 N_VOCAB = 64
 
@@ -144,8 +146,8 @@ def make_core(runner: FakeRunner, **settings: object) -> EngineCore:
 
 
 def request(name: str, prompt: list[int], max_tokens: int = 5, **fields: object) -> Request:
-    """A greedy request, unless told otherwise."""
-    options: dict[str, object] = {"sampling": SamplingParams(temperature=0)} | fields
+    """Draws among one token only; n choices that draw are computed each, greedy ones are not."""
+    options: dict[str, object] = {"sampling": NEARLY_GREEDY} | fields
     return Request(id=name, prompt=prompt, max_tokens=max_tokens, **options)  # type: ignore[arg-type]
 
 

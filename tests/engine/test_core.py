@@ -14,6 +14,7 @@ from engine.request import (
     RequestFailed,
     SamplingParams,
     ThoughtBudget,
+    TokenOutput,
     Usage,
 )
 from engine.vocab_math import Row
@@ -58,6 +59,28 @@ def test_n_choices_compute_the_prompt_once(n: int) -> None:
     harness.add(request("next", [1], 1))
     harness.run()
     assert prompt not in runner.saved.values(), "the fork's copy is dropped with the next step"
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"top_k": 1, "frequency_penalty": 1}])
+def test_choices_that_cannot_differ_are_computed_once(sampling: dict[str, float]) -> None:
+    runner = FakeRunner(slots=2)
+    harness = Harness(make_core(runner))
+    prompt = list(range(1, 31))
+    params = SamplingParams(**sampling)  # type: ignore[arg-type]
+    fields = {"n": 5, "logprobs": 1, "prompt_logprobs": 0, "sampling": params}
+    answer = harness.add(request("a", prompt, 6, **fields))
+    events = []
+    while harness.core.scheduler.has_work:
+        events += [event for _, event in harness.step() if isinstance(event, TokenOutput)]
+    assert answer.texts == dict.fromkeys(range(5), continuation(prompt, 6))
+    assert answer.reasons == dict.fromkeys(range(5), "length")
+    assert answer.logprobs == dict.fromkeys(range(5), answer.logprobs[0])
+    assert [len(event.prompt_logprobs) for event in events] == [29] + [0] * 29
+    assert isinstance(answer.end, RequestDone)
+    assert answer.end.usage == Usage(30, 30, 0)
+    assert answer.end.finish_reasons == ("length",) * 5
+    assert sum(batch.n_tokens for batch in runner.batches) == 30 + 5
+    assert harness.core.states == {}
 
 
 def test_forks_of_a_prompt_whose_first_choice_ends_at_once() -> None:

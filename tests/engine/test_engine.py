@@ -37,6 +37,8 @@ from engine.sampler import Sampler
 from engine.settings import ModelSettings
 
 GREEDY = SamplingParams(temperature=0)
+FORKED = SamplingParams(temperature=1e-5)
+"""Choices that draw are computed each."""
 
 
 def settings(path: Path, **fields: Any) -> ModelSettings:
@@ -199,7 +201,7 @@ def test_more_clients_than_slots_each_get_their_own_answer(smollm2: Path) -> Non
 def test_the_unified_layout_gives_the_same_answers(smollm2: Path) -> None:
     async def scenario(engine: Engine) -> None:
         prompt = prompt_of(engine, "What is the capital of France?")
-        first, _ = await collect(engine, request("a", prompt, n=2))
+        first, _ = await collect(engine, request("a", prompt, n=2, sampling=FORKED))
         second, events = await collect(engine, request("b", prompt))
         assert first == {0: second[0], 1: second[0]}
         assert "Paris" in second[0]

@@ -34,7 +34,8 @@ BOUND = 0.8
 reused answers by 0.35 at most here."""
 WORDS = ("river", "stone", "winter", "engine", "violin", "market", "captain", "harbour", "silver")
 
-GREEDY = SamplingParams(temperature=0)
+GREEDY = SamplingParams(temperature=1e-5)
+"""Choices that draw are computed each."""
 
 
 class Turn(Struct, frozen=True):

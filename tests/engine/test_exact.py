@@ -116,7 +116,7 @@ def crowd(
     for i in range(120):
         prompt = prompts[f"r{i}"] = rng.choice(pool)
         n = rng.choice([1, 1, 3])
-        sampling = SamplingParams(temperature=0)
+        sampling = SamplingParams(temperature=1e-5)
         harness.add(
             Request(
                 id=f"r{i}",

@@ -209,7 +209,7 @@ def test_the_unified_layout_clears_idle_slots() -> None:
 
 
 def request(name: str, prompt: list[int], **fields: object) -> Request:
-    greedy = SamplingParams(temperature=0)
+    greedy = SamplingParams(temperature=1e-5)
     options: dict[str, object] = {"max_tokens": 6, "sampling": greedy} | fields
     return Request(id=name, prompt=prompt, **options)  # type: ignore[arg-type]
 

@@ -15,7 +15,8 @@ from tests.engine.tiny_models import KINDS, write
 
 pytestmark = pytest.mark.usefixtures("copying_pays")
 
-GREEDY = SamplingParams(temperature=0)
+GREEDY = SamplingParams(temperature=1e-5)
+"""Choices that draw are computed each."""
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -18,7 +18,8 @@ from tests.engine import tiny_models
 from tests.engine.fakes import FakeRunner, Harness, continuation, make_core
 from tests.engine.test_engine import collect, request, settings, with_engine
 
-GREEDY = SamplingParams(temperature=0)
+GREEDY = SamplingParams(temperature=1e-5)
+"""Choices that draw are computed each."""
 
 
 def outputs(events: list[Event]) -> list[TokenOutput]:

@@ -9,7 +9,8 @@ from engine.prompt_rows import PromptRows
 from engine.request import LoraScale, Request, RequestDone, SamplingParams
 from tests.engine.fakes import FakeRunner, Harness, continuation, make_core
 
-GREEDY = SamplingParams(temperature=0)
+GREEDY = SamplingParams(temperature=1e-5)
+"""Choices that draw are computed each."""
 PROMPT = list(range(1, 50))
 
 
