@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -44,6 +51,8 @@ class Metrics:
 
     def __init__(self, models: Models, restarts: int = 0) -> None:
         """`restarts`: how many workers died before this one."""
+        # A second family beside each, with the time of its first use.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry(auto_describe=False)
         self._routes: dict[object, str] = {}
         self._requests = Counter(
@@ -75,13 +84,15 @@ class Metrics:
         )
         self._per_token = self._histogram(
             "request_time_per_output_token_seconds",
-            "Mean of one request, after its first token.",
+            "Of each token after the first: the mean of one request.",
             TOKEN_SECONDS,
         )
         Info("ingle_build", "What is running.", registry=registry).info(
             {"python": platform.python_version(), "llama_cpp_python": _version("llama-cpp-python")}
         )
-        Gauge("ingle_worker_restarts", "Workers that died.", registry=registry).set(restarts)
+        Gauge(
+            "ingle_worker_restarts", "Workers that were killed and replaced.", registry=registry
+        ).set(restarts)
         ProcessCollector(registry=registry)
         registry.register(_Engines(models))
 
@@ -154,8 +165,12 @@ class _Engines(Collector):
 
 
 def _load(models: Iterable[ServedModel]) -> Iterator[Metric]:
-    running = GaugeMetricFamily("ingle_num_requests_running", "In a slot.", labels=("model",))
-    waiting = GaugeMetricFamily("ingle_num_requests_waiting", "In line.", labels=("model",))
+    running = GaugeMetricFamily(
+        "ingle_num_requests_running", "Requests that have a slot.", labels=("model",)
+    )
+    waiting = GaugeMetricFamily(
+        "ingle_num_requests_waiting", "Requests that wait for one.", labels=("model",)
+    )
     slots = GaugeMetricFamily("ingle_slots", "Requests that can run at once.", labels=("model",))
     for model in models:
         stats = model.loaded_engine.stats()
@@ -167,9 +182,13 @@ def _load(models: Iterable[ServedModel]) -> Iterator[Metric]:
 
 def _tokens(engines: Iterable[tuple[str, Engine]]) -> Iterator[Metric]:
     prompt = CounterMetricFamily(
-        "ingle_prompt_tokens", "Computed; those found in the cache left out.", labels=("model",)
+        "ingle_prompt_tokens",
+        "Tokens of prompts that were computed: not those found in the cache.",
+        labels=("model",),
     )
-    generated = CounterMetricFamily("ingle_generation_tokens", "Generated.", labels=("model",))
+    generated = CounterMetricFamily(
+        "ingle_generation_tokens", "Tokens of answers.", labels=("model",)
+    )
     for name, engine in engines:
         prompt.add_metric((name,), engine.counters.prompt_tokens)
         generated.add_metric((name,), engine.counters.generated_tokens)
@@ -181,7 +200,9 @@ def _steps(engines: Iterable[tuple[str, Engine]]) -> Iterator[Metric]:
         "ingle_step_duration_seconds", "One pass of llama.cpp over a batch.", labels=("model",)
     )
     gaps = HistogramMetricFamily(
-        "ingle_inter_token_latency_seconds", "Between two tokens of an answer.", labels=("model",)
+        "ingle_inter_token_latency_seconds",
+        "From one token of an answer to the next.",
+        labels=("model",),
     )
     for name, engine in engines:
         _add(steps, name, engine.counters.steps)
@@ -199,10 +220,12 @@ def _add(family: HistogramMetricFamily, model: str, histogram: StepHistogram) ->
 
 def _cache(engines: Iterable[tuple[str, Engine]]) -> Iterator[Metric]:
     usage = GaugeMetricFamily(
-        "ingle_kv_cache_usage_ratio", "Cells that running requests fill.", labels=("model",)
+        "ingle_kv_cache_usage_ratio",
+        "Part of the cells that running requests fill.",
+        labels=("model",),
     )
     copied = GaugeMetricFamily(
-        "ingle_prefix_cache_bytes", "Prefixes copied in host memory.", labels=("model",)
+        "ingle_prefix_cache_bytes", "Bytes of prefixes copied to host memory.", labels=("model",)
     )
     queries = CounterMetricFamily(
         "ingle_prefix_cache_queries", "Tokens of prompts that were looked up.", labels=("model",)
