@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from engine.settings import ModelSettings
 from server.app import create_app
-from server.config import ModelConfig, ServerConfig
+from server.config import ModelConfig, ServerConfig, load_config
 from server.models import Models
 from tests.server.asgi import Client
 from tests.server.fakes import FakeEngine
@@ -43,3 +43,25 @@ async def client(config: ServerConfig, engine: FakeEngine) -> AsyncIterator[Clie
     async with app.router.lifespan_context(app):
         await models.wait_loaded()
         yield Client(app)
+
+
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.Q4_0.gguf"
+    path.write_bytes(b"GGUF")
+    return path
+
+
+@pytest.fixture
+def load(
+    tmp_path: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., ServerConfig]:
+    """load("--flag", toml=text, VARIABLE=value) in a directory with one GGUF."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str, toml: str = "", **environ: str) -> ServerConfig:
+        default = f'[models.tiny]\npath = "{gguf.name}"\n'
+        Path("models.toml").write_text(toml if "[models" in toml else toml + "\n" + default)
+        return load_config(argv, environ)
+
+    return run

@@ -1,251 +1,10 @@
 """Small templates of our own, one for each way in which public ones print calls and thoughts."""
 
-
-def _chatml(assistant: str, prompt: str = "", tools: str = "{{ tools | tojson }}") -> str:
-    """ChatML around `assistant`, which prints the body of an assistant's turn `m`."""
-    return (
-        "{% if tools %}<|im_start|>system\nTools: " + tools + "<|im_end|>\n{% endif %}"
-        "{% for m in messages %}{% if m.role == 'assistant' %}<|im_start|>assistant\n"
-        + assistant
-        + "<|im_end|>\n{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}"
-        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n" + prompt + "{% endif %}"
-    )
-
-
-def _calls(before: str, each: str, between: str = "", after: str = "") -> str:
-    """Content, then calls: `each` sees the function as `f` and the call as `c`."""
-    return (
-        "{{ m.content or '' }}{% if m.tool_calls %}"
-        + before
-        + "{% for c in m.tool_calls %}{% set f = c.function %}"
-        + each
-        + "{% if not loop.last %}"
-        + between
-        + "{% endif %}{% endfor %}"
-        + after
-        + "{% endif %}"
-    )
-
-
-_JSON = '{"name": "{{ f.name }}", "arguments": {{ f.arguments | tojson }}}'
-_THINK = "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
-_NUMBER_OR_TEXT = "{{ v if v is string else v | tojson }}"
+from tests.server.chat.call_shapes import CALL_SHAPES
+from tests.server.chat.template_pieces import JSON, NUMBER_OR_TEXT, calls, chatml
 
 SHAPES: dict[str, str] = {
-    # JSON objects: between tags, in lists, with ids, wrapped, keyed by name, encoded.
-    "tags": _chatml(_THINK + _calls("", "\n<tool_call>\n" + _JSON + "\n</tool_call>")),
-    "list": _chatml(_calls("<TOOLCALL>[", _JSON, ", ", "]</TOOLCALL>")),
-    "list-words": _chatml(_calls(" functools[", _JSON, ", ", "]")),
-    "list-bare": _chatml(_calls("[", _JSON, ", ", "]")),
-    "object-bare": _chatml(_calls("", _JSON, "; ")),
-    "wrapped": _chatml(
-        _calls("<calls>", '{"type": "function", "function": ' + _JSON + "}", "\n", "</calls>")
-    ),
-    "with-id": _chatml(
-        _calls(
-            "<calls>[",
-            '{"id": "{{ c.id }}", "name": "{{ f.name }}", "arguments": {{ f.arguments | tojson }}}',
-            ", ",
-            "]</calls>",
-        )
-    ),
-    "id-last": _chatml(
-        _calls(
-            "<calls>[",
-            '{"name": "{{ f.name }}", "arguments": {{ f.arguments | tojson }}, "id": "{{ c.id }}"}',
-            ", ",
-            "]</calls>",
-        )
-    ),
-    "arguments-first": _chatml(
-        _calls(
-            "",
-            '<call>{"arguments": {{ f.arguments | tojson }}, "name": "{{ f.name }}"}</call>',
-        )
-    ),
-    "name-as-key": _chatml(
-        _calls(
-            "<|tools_prefix|>[",
-            '{"{{ f.name }}": {{ f.arguments | tojson }}}',
-            ", ",
-            "]<|tools_suffix|>",
-        )
-    ),
-    "encoded": _chatml(
-        _calls(
-            "",
-            '<call>{"name": "{{ f.name }}", "arguments": {{ f.arguments | tojson | tojson }}}'
-            "</call>",
-        )
-    ),
-    "fenced-list": _chatml(
-        _calls(
-            "Action: ```json\n[\n",
-            '    {\n        "tool_name": "{{ f.name }}",\n        "parameters": '
-            "{{ f.arguments | tojson }}\n    }",
-            ",\n",
-            "\n]```",
-        )
-    ),
-    "marker-only": _chatml(_calls("<|function_call|>", _JSON)),
-    # The name outside, then JSON.
-    "attribute": _chatml(
-        _calls("", "<function={{ f.name }}>{{ f.arguments | tojson }}</function>")
-    ),
-    "fenced": _chatml(
-        _calls(
-            "<|calls_begin|>",
-            "<|call_begin|>function<|sep|>{{ f.name }}\n```json\n{{ f.arguments | tojson }}\n```"
-            "<|call_end|>",
-            "\n",
-            "<|calls_end|>",
-        )
-    ),
-    "brackets": _chatml(
-        "{% if m.thinking %}[THINK]{{ m.thinking }}[/THINK]{% endif %}"
-        + _calls("", "[TOOL_CALLS]{{ f.name }}[ARGS]{{ f.arguments | tojson }}")
-    ),
-    "id-before-name": _chatml(
-        _calls(
-            "<|tool_calls|>",
-            "<|call:begin|>{{ c.id }}<|call:name|>{{ f.name }}<|call:args|>"
-            "{{ f.arguments | tojson }}<|call:end|>",
-            "",
-            "<|calls|>",
-        )
-    ),
-    "id-is-name": _chatml(
-        _calls(
-            "<|section_begin|>",
-            "<|call_begin|>{{ c.id }}<|argument_begin|>{{ f.arguments | tojson }}<|call_end|>",
-            "",
-            "<|section_end|>",
-        )
-    ),
-    "nested-tags": _chatml(
-        "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n{% endif %}"
-        "<answer>\n{{ m.content or '' }}\n</answer>\n"
-        "{% if m.tool_calls %}<tool_calls>\n{% for c in m.tool_calls %}"
-        "<tool_call>{{ c.function.name }}<tool_sep>\n```json\n"
-        "{{ c.function.arguments | tojson }}\n```\n</tool_call>\n{% endfor %}</tool_calls>"
-        "{% endif %}"
-    ),
-    "tag-pairs": _chatml(
-        _calls(
-            "\n<use_tool>",
-            "\n<server>any</server>\n<name>{{ f.name }}</name>\n<arguments>\n"
-            "{{ f.arguments | tojson }}\n</arguments>",
-            "",
-            "\n</use_tool>",
-        )
-    ),
-    "string-arguments": _chatml(
-        _calls("", '<call>{"name": "{{ f.name }}", "arguments": {{ f.arguments }}}</call>')
-    ),
-    # Argument by argument.
-    "parameters": _chatml(
-        _THINK
-        + _calls(
-            "",
-            "\n<tool_call>\n<function={{ f.name }}>\n{% for k, v in f.arguments | items %}"
-            "<parameter={{ k }}>\n" + _NUMBER_OR_TEXT + "\n</parameter>\n{% endfor %}"
-            "</function>\n</tool_call>",
-        )
-    ),
-    "parameters-python": _chatml(
-        _calls(
-            "",
-            "<tool_call><function={{ f.name }}>{% for k, v in f.arguments | items %}"
-            "<parameter={{ k }}>{{ v }}</parameter>{% endfor %}</function></tool_call>",
-        )
-    ),
-    "key-value": _chatml(
-        _calls(
-            "",
-            "<tool_call>{{ f.name }}{% for k, v in f.arguments | items %}<arg_key>{{ k }}</arg_key>"
-            "<arg_value>" + _NUMBER_OR_TEXT + "</arg_value>{% endfor %}</tool_call>",
-        ),
-        prompt="{{ '<think>' if enable_thinking is not defined or enable_thinking "
-        "else '</think>' }}",
-    ),
-    "invoke": _chatml(
-        _calls(
-            "<calls>\n",
-            '<invoke name="{{ f.name }}">\n{% for k, v in f.arguments | items %}'
-            '<parameter name="{{ k }}">'
-            + _NUMBER_OR_TEXT
-            + "</parameter>\n{% endfor %}</invoke>\n",
-            "",
-            "</calls>",
-        )
-    ),
-    "typed": _chatml(
-        _calls(
-            "\n\n<|X|calls>\n",
-            '<|X|invoke name="{{ f.name }}">\n{% for k, v in f.arguments | items %}'
-            "<|X|parameter name=\"{{ k }}\" string=\"{{ 'true' if v is string else 'false' }}\">"
-            + _NUMBER_OR_TEXT
-            + "</|X|parameter>\n{% endfor %}</|X|invoke>\n",
-            "",
-            "</|X|calls>",
-        )
-    ),
-    "open-close": (
-        "{% if tools %}<|open|>system<|sep|>{{ tools | tojson }}<|close|>system<|sep|>{% endif %}"
-        "{% for m in messages %}"
-        '<|open|>message role="{{ m.role }}"<|sep|>'
-        "{% if m.role == 'assistant' %}"
-        "<|open|>think<|sep|>{{ m.reasoning_content or '' }}<|close|>think<|sep|>"
-        "<|open|>response<|sep|>{{ m.content or '' }}<|close|>response<|sep|>"
-        "{% if m.tool_calls %}<|open|>tools<|sep|>{% for c in m.tool_calls %}"
-        '<|open|>call tool="{{ c.function.name }}" index="{{ loop.index }}"<|sep|>'
-        "{% for k, v in c.function.arguments.items() %}"
-        '<|open|>argument key="{{ k }}" type="'
-        "{{ 'string' if v is string else 'boolean' if v is boolean else 'number' if v is number "
-        "else 'null' if v is none else 'object' if v is mapping else 'array' }}"
-        '"<|sep|>' + _NUMBER_OR_TEXT + "<|close|>argument<|sep|>{% endfor %}"
-        "<|close|>call<|sep|>{% endfor %}<|close|>tools<|sep|>{% endif %}"
-        "{% else %}{{ m.content }}{% endif %}<|close|>message<|sep|><|end_of_msg|>{% endfor %}"
-        "{% if add_generation_prompt %}"
-        '<|open|>message role="assistant"<|sep|><|open|>think<|sep|>{% endif %}'
-    ),
-    # Python and other literals.
-    "python": _chatml(
-        _calls(
-            "<|call_start|>[",
-            "{{ f.name }}({% for k, v in f.arguments | items %}{{ k }}={{ v | tojson }}"
-            "{% if not loop.last %}, {% endif %}{% endfor %})",
-            ", ",
-            "]<|call_end|>",
-        )
-    ),
-    "python-lines": _chatml(
-        _calls(
-            "<function_calls>\n",
-            "{{ f.name }}({% for k, v in f.arguments | items %}{{ k }}={{ v | tojson }}"
-            "{% if not loop.last %}, {% endif %}{% endfor %})",
-            "\n",
-            "\n</function_calls>",
-        )
-    ),
-    "python-bare": _chatml(
-        _calls(
-            "[",
-            "{{ f.name }}({% for k, v in f.arguments | items %}{{ k }}={{ v | tojson }}"
-            "{% if not loop.last %}, {% endif %}{% endfor %})",
-            ", ",
-            "]",
-        )
-    ),
-    "keyed": _chatml(
-        _calls(
-            "",
-            "<start_call>call:{{ f.name }}{{ '{' }}"
-            "{% for k, v in f.arguments | dictsort %}{{ k }}:"
-            "{{ '<escape>' + v + '<escape>' if v is string else v | tojson }}"
-            "{% if not loop.last %},{% endif %}{% endfor %}}<end_call>",
-        )
-    ),
+    **CALL_SHAPES,
     # Headers: recipients, channels, content wrapped in tags of its own.
     "recipients": (
         "{% if tools %}<|tools|>{{ tools | tojson }}<|eot|>{% endif %}"
@@ -279,20 +38,20 @@ SHAPES: dict[str, str] = {
         "{% else %}<|begin|>{{ m.role }}<|content|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|begin|>assistant{% endif %}"
     ),
-    "response-tags": _chatml(
+    "response-tags": chatml(
         "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n{% endif %}"
         "{% if m.content %}<response>\n{{ m.content }}\n</response>\n{% endif %}"
         "{% for c in m.tool_calls or [] %}\n<tool_call>\n"
         '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
         "\n</tool_call>\n{% endfor %}"
     ),
-    "inner-thought": _chatml(
+    "inner-thought": chatml(
         "{% if m.thoughts %}<|inner_prefix|>{{ m.thoughts }}<|inner_suffix|>{% endif %}"
-        + _calls("<|tools_prefix|>", _JSON, ", ", "<|tools_suffix|>")
+        + calls("<|tools_prefix|>", JSON, ", ", "<|tools_suffix|>")
     ),
     # Thinking that only prompts show.
-    "prompt-opens": _chatml("{{ m.content }}", prompt="<think>\n"),
-    "prompt-switches": _chatml(
+    "prompt-opens": chatml("{{ m.content }}", prompt="<think>\n"),
+    "prompt-switches": chatml(
         "{{ m.content }}", prompt="{% if not thinking %}<think>\n\n</think>\n\n{% endif %}"
     ),
     "thought-in-content": (
@@ -312,7 +71,7 @@ SHAPES: dict[str, str] = {
         "{% else %}<|begin_{{ m.role }}|>\n{{ m.content }}\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}\n<|begin_assistant|>\nHere are my steps:\n{% endif %}"
     ),
-    "blocks": _chatml(
+    "blocks": chatml(
         "{% if m.content is string %}{{ m.content }}{% elif m.content %}"
         "{% for b in m.content.blocks %}{% if b.type == 'thoughts' %}"
         "<|inner_prefix|>{{ b.text }}<|inner_suffix|>{% else %}{{ b.text }}{% endif %}{% endfor %}"
@@ -321,7 +80,7 @@ SHAPES: dict[str, str] = {
         "{% if not loop.last %}, {% endif %}{% endfor %}]<|tools_suffix|>{% endif %}",
         tools="{% for t in tools %}{{ t.name }}{% endfor %}",
     ),
-    "thought-parts": _chatml(
+    "thought-parts": chatml(
         "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
         "{% if p.type == 'thinking' %}[THINK]{{ p.thinking }}[/THINK]"
         "{% else %}{{ p.text }}{% endif %}{% endfor %}{% endif %}"
@@ -339,7 +98,7 @@ SHAPES: dict[str, str] = {
         "{{ m.content or '' }}{% if m.tool_calls %}\n\n<calls>{% for c in m.tool_calls %}\n"
         '<invoke name="{{ c.function.name }}">\n{% for k, v in c.function.arguments.items() %}'
         '{% if not loop.first %}\n{% endif %}<parameter name="{{ k }}" '
-        "string=\"{{ 'true' if v is string else 'false' }}\">" + _NUMBER_OR_TEXT + "</parameter>"
+        "string=\"{{ 'true' if v is string else 'false' }}\">" + NUMBER_OR_TEXT + "</parameter>"
         "{% endfor %}\n</invoke>{% endfor %}\n</calls>{% endif %}<|eos|>"
         "{% else %}<|{{ m.role }}|>{{ m.content }}{% if m.role == 'user' %}<|assistant|>"
         "{{ '<think>' if thinks and loop.index0 == ns.last else '</think>' }}{% endif %}{% endif %}"
@@ -360,11 +119,11 @@ SHAPES: dict[str, str] = {
         "\n</tool_call>{% endfor %} <sep> {% else %}human: {{ m.content }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %} <sep> assistant:{% endif %}"
     ),
-    "writes-to-messages": _chatml(
-        "{% set m.seen = true %}" + _calls("", "<call>" + _JSON + "</call>"),
+    "writes-to-messages": chatml(
+        "{% set m.seen = true %}" + calls("", "<call>" + JSON + "</call>"),
     ),
-    "python-raw": _chatml(
-        _calls(
+    "python-raw": chatml(
+        calls(
             "<|call_start|>[",
             "{{ f.name }}({% for k, v in f.arguments | items %}{{ k }}="
             "{% if v is string %}'{{ v }}'{% elif v is mapping %}{{ v | tojson }}"
