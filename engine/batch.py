@@ -117,9 +117,6 @@ class Batch(Struct):
     spans: list[Span]
     lora: LoraSet = ()
     """The adapters that every span is computed with."""
-    alone: int = 0
-    """Tokens that the only request at work has yet to compute of its prompt, these included; 0
-    beside others."""
 
     @property
     def n_tokens(self) -> int:

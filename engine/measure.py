@@ -64,8 +64,6 @@ class Choice(Struct, frozen=True):
     threads: int
     ubatch_size: int
     timings: dict[str, Timings]
-    flash_prefill: bool = False
-    """Flash attention loses by its answers, but not by long prompts."""
 
 
 class Bench(Protocol):
@@ -80,7 +78,6 @@ class Bench(Protocol):
     def set_threads(self, threads: int) -> None: ...
     def run(self, n_tokens: int) -> float: ...
     def rewind(self, depth: int) -> bool: ...
-    def deepen(self, depth: int) -> bool: ...
 
 
 def measure(
@@ -107,7 +104,7 @@ def measure(
     if settings.ubatch_size is None:
         on_step("measuring batch sizes", 0.8)
         ubatch = fastest_ubatch(bench, flash, threads, settings.batch_size, end, clock)
-    return Choice(flash, threads, ubatch, timings, pays_for_prompts(flash, timings))
+    return Choice(flash, threads, ubatch, timings)
 
 
 def fastest_attention(
@@ -125,8 +122,6 @@ def fastest_attention(
     timings: dict[bool, Timings] = {}
     depth = 0
     for number, flash in enumerate(options):
-        if timings and clock() >= end:
-            break
         on_step("measuring flash attention", number / len(options))
         try:
             bench.configure(flash_attention=flash, threads=threads, ubatch_size=ubatch)
@@ -134,9 +129,6 @@ def fastest_attention(
             # Some models and devices only run one way; the other one decides.
             continue
         speed = warm_up(bench)
-        if clock() < end and bench.deepen(min(REFERENCE_DEPTH, bench.max_depth)):
-            timings[flash] = deep_timings(bench)
-            continue
         depth = depth or choose_depth(speed, (end - clock()) / (len(options) - number), bench)
         timings[flash] = take_timings(bench, depth)
         if depth < DEEP_ENOUGH:
@@ -145,22 +137,6 @@ def fastest_attention(
         raise OutOfMemory(f"no context can be created for {settings.path}")
     best = min(timings, key=lambda flash: timings[flash].turn)
     return best, {"on" if flash else "off": timing for flash, timing in timings.items()}
-
-
-def pays_for_prompts(flash: bool, timings: dict[str, Timings]) -> bool:
-    """Whether prompts alone are faster with flash attention, which is off."""
-    if flash or len(timings) < 2 or timings["on"].depth < DEEP_ENOUGH:
-        return False
-    return timings["on"].prefill_token < NOTICEABLE * timings["off"].prefill_token
-
-
-def deep_timings(bench: Bench) -> Timings:
-    """After `deepen`: a piece of a prompt, a short one and a decoded token, all at that depth."""
-    depth = bench.depth
-    prefill = bench.run(SHALLOW) / SHALLOW
-    bench.rewind(depth)
-    short, decode = passes(bench)
-    return Timings(depth, prefill, short, short, decode, decode)
 
 
 def warm_up(bench: Bench) -> float:
@@ -202,7 +178,7 @@ def fastest_threads(bench: Bench, choices: tuple[int, ...], depth: int) -> int:
     """Prefill and decode of the reference turn, on one context."""
     seconds: dict[int, float] = {}
     warm_up(bench)
-    if depth > bench.depth and not bench.deepen(depth):
+    if depth > bench.depth:
         bench.run(depth - bench.depth)
     for threads in choices:
         bench.set_threads(threads)

@@ -37,7 +37,6 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     """What was found; the fields of `ModelSettings` that it can fill, and a warning to repeat."""
 
     flash_attention: bool
-    flash_prefill: bool = False
     threads: int
     ubatch_size: int
     use_extra_bufts: bool | None = None
@@ -51,7 +50,6 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
         """Fill what is None; what was chosen stays."""
         found = {
             "flash_attention": self.flash_attention,
-            "flash_prefill": self.flash_prefill,
             "threads": self.threads,
             "ubatch_size": self.ubatch_size,
             "use_extra_bufts": self.use_extra_bufts,
@@ -125,7 +123,6 @@ def probe_now(
 def to_result(choice: Choice) -> ProbeResult:
     return ProbeResult(
         flash_attention=choice.flash_attention,
-        flash_prefill=choice.flash_prefill,
         threads=choice.threads,
         ubatch_size=choice.ubatch_size,
         timings=choice.timings,

@@ -21,7 +21,7 @@ log = logging.getLogger("ingle.probe")
 
 T = TypeVar("T")
 
-VERSION = 2
+VERSION = 1
 """Raised when the probe measures differently."""
 IRRELEVANT = (
     *("path", "context", "parallel", "max_queue", "max_stall", "lora"),

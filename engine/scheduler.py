@@ -25,12 +25,6 @@ MIN_ROWS = 8
 """Fewer rows in a pass take other kernels (measured on Gemma 3: up to 7, on SmolLM2: 1): no prompt
 ends in such a piece, or its bits would depend on where it was cut."""
 
-LONE_PIECE, LONGEST_LONE_STEP, LONG_PROMPT = 256, 3.0, 768
-"""Rows that even a slow machine computes at once of a prompt that is alone and long, and seconds
-that it may take: flash attention works on tiles of 64 rows of a head, which few rows fill badly."""
-
-LONE_TAIL = 64
-"""Where a prompt is computed alone its last piece is not shorter: flash attention is slow below."""
 
 MOST_BRANCHING = 4
 """Requests whose further choices wait at a time: each keeps a copy of its prompt's state."""
@@ -172,9 +166,7 @@ class Scheduler:
     def _mixed_step(self, lora: LoraSet, active: list[Sequence]) -> Step:
         decoding = [each for each in active if each.decoding]
         shares = self._decode_shares(decoding)
-        long = any(self._is_alone(each) and len(each.tokens) >= LONG_PROMPT for each in active)
-        stalls = self._anyone_decodes()
-        budget = self._prompt_budget(sum(shares.values()), stalls, long)
+        budget = self._prompt_budget(sum(shares.values()), stalls=self._anyone_decodes())
         # Every other sequence may want one row.
         rows = self._max_rows - (len(active) - 1)
         prompts = (each for each in active if not each.decoding)
@@ -188,9 +180,6 @@ class Scheduler:
             budget -= share
         step = Step(Batch(self._kv.take_ops(), [], lora), [], len(decoding), self._whole)
         self._whole = []
-        for sequence in active:
-            if self._is_alone(sequence):
-                step.batch.alone = sequence.n_waiting
         for slot, n_tokens in sorted(shares.items()):
             if n_tokens:
                 step.sequences.append(self.running[slot])
@@ -213,16 +202,9 @@ class Scheduler:
         if not self._deterministic and most < self._alignment:
             return most  # A tiny batch is slow, but must not stop.
         share = most // self._alignment * self._alignment
-        rest = sequence.n_until_pause - share
-        if rest < LONE_TAIL < share // 2 and self._is_alone(sequence) and not self._deterministic:
-            return share - LONE_TAIL
-        if rest < MIN_ROWS and not self._deterministic:
+        if sequence.n_until_pause - share < MIN_ROWS and not self._deterministic:
             share -= self._alignment if share > self._alignment else MIN_ROWS
         return share
-
-    def _is_alone(self, sequence: Sequence) -> bool:
-        """Whether nothing else runs and its prompt is not computed yet."""
-        return len(self.running) == 1 and not sequence.decoding
 
     def _whose_turn(self) -> tuple[LoraSet, list[Sequence]]:
         """A step has one set of adapters: who runs with it."""
@@ -292,10 +274,9 @@ class Scheduler:
         ]
         return not self._kv.worth_waiting(_reusable(state), prefills, state.lora)
 
-    def _prompt_budget(self, n_decode: int, stalls: bool, long: bool) -> int:
+    def _prompt_budget(self, n_decode: int, stalls: bool) -> int:
         """Tokens of prompts in this step, at most one pass through the graph. While nobody waits
-        for a token (`stalls`), only that someone who hangs up is noticed bounds it, less so for a
-        prompt that is alone and `long`."""
+        for a token (`stalls`), only that someone who hangs up is noticed bounds it."""
         room = self._batch_size - (0 if self._deterministic else n_decode)
         stall = self._max_stall if stalls else max(self._max_stall, LONGEST_STEP)
         # Of a machine that is not known yet, the least that tells how fast it is.
@@ -304,8 +285,6 @@ class Scheduler:
         due = min(due, self._ubatch_size, room) // self._alignment * self._alignment
         # Alone, no fewer rows than flash attention's fast path needs.
         least = self._alignment if stalls else max(self._alignment, 4 * PROMPT_ALIGNMENT)
-        if long and self.costs.affordable(LONGEST_LONE_STEP, 0) >= LONE_PIECE:
-            least = LONE_PIECE
         return max(min(least, self._ubatch_size, room), due)
 
     def _span(self, sequence: Sequence, n_tokens: int) -> Span:

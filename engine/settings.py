@@ -66,8 +66,6 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     type_k: KVType = "f16"
     type_v: KVType = "f16"
     flash_attention: bool | None = None
-    flash_prefill: bool | None = None
-    """Long prompts that are computed alone get flash attention all the same; None: no."""
     kv_unified: bool = False
     """One pool of cells for all sequences: less memory, slower beside long neighbours."""
     use_mmap: bool = True

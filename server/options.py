@@ -140,12 +140,6 @@ OPTIONS: tuple[Option, ...] = (
     Option("type_k", "model", KV_TYPE, "type of the K cache"),
     Option("type_v", "model", KV_TYPE, "type of the V cache"),
     Option("flash_attention", "model", MEASURED, "auto measures which is faster here"),
-    Option(
-        "flash_prefill",
-        "model",
-        MEASURED,
-        "long lone prompts with flash attention though it is off",
-    ),
     Option("kv_unified", "model", SWITCH, "one pool of cache for all requests"),
     Option("mmap", "model", SWITCH, "map the file instead of reading it"),
     Option("mlock", "model", SWITCH, "keep the weights from being swapped out"),

@@ -9,7 +9,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from engine.errors import StepFailed
-from engine.llama.kv_state import UnknownLayout, read_state, write_state
 from engine.llama.library import library
 from engine.llama.model import Model, physical_cores, usable_cores
 from engine.settings import ModelSettings
@@ -34,7 +33,6 @@ class Bench:
         # Spread over the vocabulary, so that a mixture of experts does not stay with a few.
         self._tokens = (ctypes.c_int32 * CELLS)(*((i * 7919 + 17) % n_vocab for i in range(CELLS)))
         self._depth = 0
-        self._flash_attention = False
         self.has_gpu = bool(
             self._api.llama_supports_gpu_offload() and self._settings.n_gpu_layers != 0
         )
@@ -56,7 +54,6 @@ class Bench:
             batch_size=CELLS,
         )
         self._owned = self._context = self._model.create_context(settings)
-        self._flash_attention = flash_attention
         self._depth = 0
 
     def _free(self) -> None:
@@ -89,23 +86,6 @@ class Bench:
         memory = self._api.llama_get_memory(self._context)
         if not self._api.llama_memory_seq_rm(memory, 0, depth, -1):
             return False
-        self._depth = depth
-        return True
-
-    def deepen(self, depth: int) -> bool:
-        """Repeat what the context holds up to `depth`, which costs a copy: the time of a pass does
-        not depend on what the cells say. False where the memory has another layout."""
-        size = self._api.llama_state_seq_get_size(self._context, 0)
-        data = (ctypes.c_uint8 * size)()
-        self._api.llama_state_seq_get_data(self._context, data, size, 0)
-        try:
-            state = read_state(memoryview(data).cast("B")).repeated(depth)
-        except UnknownLayout:
-            return False
-        raw = write_state(state, n_streams=1, transposed=not self._flash_attention)
-        buffer = (ctypes.c_uint8 * len(raw)).from_buffer(raw)
-        if self._api.llama_state_seq_set_data(self._context, buffer, len(raw), 0) == 0:
-            raise StepFailed("the context took no deeper state")
         self._depth = depth
         return True
 

@@ -40,8 +40,6 @@ class Model:
         self._api = self._library.api
         self.adapters: dict[str, Any] = {}
         """Name → native handle of every LoRA adapter; none is applied yet."""
-        self.before_close: list[Callable[[], None]] = []
-        """Frees what others made of the weights; called first."""
         self._context: Any = None
         self._model = self._load(settings, on_progress)
         try:
@@ -215,7 +213,6 @@ class Model:
             settings.type_k,
             settings.type_v,
             settings.flash_attention,
-            settings.flash_prefill,
             settings.use_extra_bufts,
             settings.threads,
             settings.ubatch_size,
@@ -234,8 +231,6 @@ class Model:
         """Free context and weights; adapters go with the model. Waits for threads that read the
         vocabulary: prompts are tokenised, and the trie of grammars is built, beside the engine."""
         self.tokenizer.close()
-        for free in self.before_close:
-            free()
         if self._context:
             self._api.llama_free(self._context)
         if self._model:

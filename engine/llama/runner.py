@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import time
-from typing import Any
 
 import numpy as np
-from msgspec.structs import replace
 
 from engine.batch import (
     Batch,
@@ -27,7 +25,6 @@ from engine.batch import (
 from engine.errors import StepFailed
 from engine.exact import passes
 from engine.llama.library import library
-from engine.llama.long_prompts import LongPrompts
 from engine.llama.model import Model
 from engine.llama.token_batch import TokenBatch
 from engine.lora import LoraSet
@@ -53,7 +50,6 @@ class LlamaRunner:
         self._gathered = np.empty((0, self.n_vocab), np.float32)
         self._n_batch: int = api.llama_n_batch(model.context)
         self._batch = TokenBatch(self._n_batch)
-        self._long_prompts = LongPrompts(model)
         self._address = 0
         self._room = np.empty((0, self.n_vocab), np.float32)
         """What begins at `_address`, where llama.cpp writes logits; it moves when it grows."""
@@ -61,11 +57,6 @@ class LlamaRunner:
     def run(self, batch: Batch) -> Logits:
         """See `Runner.run`; the view is valid until the next call."""
         began = time.monotonic()
-        aside = self._long_prompts
-        if aside.at_work and not aside.continues(batch):
-            self._report.n_bytes += aside.hand_over()
-            self._report.seconds += time.monotonic() - began
-            began = time.monotonic()
         for op in batch.ops:
             self._apply(op)
         if batch.ops:
@@ -76,9 +67,6 @@ class LlamaRunner:
             self._apply_adapters(batch.lora)
         if self._deterministic:
             return self._run_apart(batch.spans)
-        if aside.takes(batch):
-            span = batch.spans[0]
-            return self._decode([replace(span, slot=0)], aside.begin_pass(span))
         return self._decode(batch.spans)
 
     def _run_apart(self, spans: list[Span]) -> Logits:
@@ -91,25 +79,24 @@ class LlamaRunner:
             self._gathered[start:end] = self._decode([span])
         return self._gathered[:end]
 
-    def _decode(self, spans: list[Span], context: Any = None) -> Logits:
-        context = context or self._context
+    def _decode(self, spans: list[Span]) -> Logits:
         rows = self._fill(spans)
-        address = self._compute(context, rows)
+        address = self._compute(rows)
         if not rows:
             return np.empty((0, self.n_vocab), np.float32)
         if address != self._address:
             self._address, self._room = address, self._view(address)
         return self._room[:rows]
 
-    def _compute(self, context: Any, rows: int) -> int:
+    def _compute(self, rows: int) -> int:
         """Let llama.cpp work; returns the address of the logits, if there are `rows` of them."""
-        status = self._api.llama_decode(context, self._batch.native)
+        status = self._api.llama_decode(self._context, self._batch.native)
         if status != 0:
             raise StepFailed(f"llama_decode returned {status} for {self._batch.count} tokens")
         if rows == 0:
-            self._api.llama_synchronize(context)
+            self._api.llama_synchronize(self._context)
             return 0
-        return ctypes.addressof(self._api.llama_get_logits(context).contents)
+        return ctypes.addressof(self._api.llama_get_logits(self._context).contents)
 
     def _apply_adapters(self, lora: LoraSet) -> None:
         handles = [self._adapters[each.name] for each in lora]
@@ -187,11 +174,9 @@ class LlamaRunner:
     def set_threads(self, threads: int) -> None:
         """See `Runner.set_threads`."""
         self._api.llama_set_n_threads(self._context, threads, threads)
-        self._long_prompts.set_threads(threads)
 
     def reset(self) -> None:
         """See `Runner.reset`."""
-        self._long_prompts.close()
         self._api.llama_memory_clear(self._memory, True)
         self._saved.clear()
         self._report = CopyReport()

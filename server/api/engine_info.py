@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.probe import ProbeResult
 
-MEASURED = ("flash_attention", "flash_prefill", "threads", "ubatch_size", "use_extra_bufts")
+MEASURED = ("flash_attention", "threads", "ubatch_size", "use_extra_bufts")
 """What the probe fills in."""
 SHOWN = (
     *("context", "parallel", "max_queue", "batch_size", "ubatch_size", "threads"),
-    *("flash_attention", "flash_prefill", "max_stall", "prefix_cache_mib", "prefix_cache_dir"),
+    *("flash_attention", "max_stall", "prefix_cache_mib", "prefix_cache_dir"),
     *("prefix_cache_disk_mib", "n_gpu_layers", "main_gpu", "split_mode", "type_k", "type_v"),
     *("kv_unified", "use_mmap", "use_mlock", "use_extra_bufts"),
 )

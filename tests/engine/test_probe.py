@@ -77,7 +77,7 @@ def test_the_childs_answer_fills_what_was_open(child):
     applied = result.apply(replace(SETTINGS, threads=None))
     assert (applied.flash_attention, applied.threads, applied.ubatch_size) == (False, 1, 256)
     assert applied.use_extra_bufts is None
-    chosen = replace(SETTINGS, flash_attention=True, flash_prefill=True, threads=7, ubatch_size=64)
+    chosen = replace(SETTINGS, flash_attention=True, threads=7, ubatch_size=64)
     assert result.apply(chosen) == chosen
 
 

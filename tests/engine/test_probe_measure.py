@@ -8,14 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import OutOfMemory
-from engine.measure import (
-    BUDGET,
-    DEEP_ENOUGH,
-    REFERENCE_DEPTH,
-    SHALLOW,
-    Timings,
-    measure,
-)
+from engine.measure import BUDGET, DEEP_ENOUGH, Timings, measure
 from engine.settings import ModelSettings
 
 
@@ -31,8 +24,6 @@ class FormulaBench:
         pass_overhead: float = 0.0,
         impossible: tuple[bool, ...] = (),
         can_rewind: bool = True,
-        can_deepen: bool = False,
-        prompt_attention: dict[bool, float] | None = None,
     ) -> None:
         self.max_depth = 1024
         self.has_gpu = False
@@ -45,8 +36,6 @@ class FormulaBench:
         self._pass_overhead = pass_overhead
         self._impossible = impossible
         self._can_rewind = can_rewind
-        self._can_deepen = can_deepen
-        self._prompt_attention = prompt_attention or {}
 
     def clock(self) -> float:
         return self.now
@@ -65,10 +54,7 @@ class FormulaBench:
         assert 0 < n_tokens <= 2048 - self.depth
         seconds = self._pass_overhead * -(-n_tokens // self.ubatch)
         depths = range(self.depth, self.depth + n_tokens)
-        attention = self._attention[self.flash]
-        if n_tokens >= SHALLOW:
-            attention = self._prompt_attention.get(self.flash, attention)
-        seconds += sum(self._token + attention * depth for depth in depths)
+        seconds += sum(self._token + self._attention[self.flash] * depth for depth in depths)
         seconds /= self._thread_speed.get(self.threads, 1.0)
         self.depth += n_tokens
         self.now += seconds
@@ -78,10 +64,6 @@ class FormulaBench:
         if self._can_rewind:
             self.depth = depth
         return self._can_rewind
-
-    def deepen(self, depth: int) -> bool:
-        self.depth = depth if self._can_deepen else self.depth
-        return self._can_deepen
 
 
 def choose(bench: FormulaBench, threads: tuple[int, ...] = (4,), **fields: object):
@@ -200,33 +182,3 @@ def no_real_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A measurement that looked at the real clock would depend on this machine."""
     monkeypatch.setattr("time.perf_counter", lambda: pytest.fail("the real clock was read"))
     yield
-
-
-def test_depth_without_a_prompt_to_reach_it_tells_slow_machines_apart():
-    """Where a prompt of the reference's depth would take five times the budget."""
-    slow = {"token": 0.006, "attention": {True: 1e-5, False: 2e-6}, "can_deepen": True}
-    bench = FormulaBench(**slow, prompt_attention={True: 1e-7, False: 2e-6})
-    choice = choose(bench)
-    assert {timing.depth for timing in choice.timings.values()} == {REFERENCE_DEPTH}
-    assert not choice.flash_attention
-    assert choice.flash_prefill
-    assert bench.now < 2 * BUDGET
-
-
-@pytest.mark.parametrize(
-    ("prompts", "chosen"), [((2e-6, 2e-6), False), ((3e-6, 1e-6), False), ((1e-7, 5e-6), True)]
-)
-def test_prompts_get_flash_attention_where_it_pays_for_them_alone(prompts, chosen):
-    bench = FormulaBench(
-        attention={True: 1e-5, False: 1e-6},
-        prompt_attention=dict(zip((True, False), prompts, strict=True)),
-        can_deepen=True,
-    )
-    choice = choose(bench)
-    assert (choice.flash_attention, choice.flash_prefill) == (False, chosen)
-
-
-def test_what_takes_the_whole_budget_is_not_measured_twice():
-    choice = choose(FormulaBench(token=0.06, can_deepen=True))
-    assert list(choice.timings) == ["off"]
-    assert not choice.flash_prefill

@@ -6,7 +6,7 @@ import pytest
 
 from engine.batch import CopyReport
 from engine.request import Request
-from engine.scheduler import LONE_PIECE, LONG_PROMPT, MIN_ROWS, MOST_BRANCHING
+from engine.scheduler import MIN_ROWS, MOST_BRANCHING
 from tests.engine.fakes import FakeRunner, Harness, continuation, make_core, request
 
 
@@ -74,18 +74,6 @@ def test_a_slow_model_looks_at_its_inbox_every_second() -> None:
     core.scheduler.costs.observe(400.0, 0, 400)
     harness.step()
     assert core.scheduler.running[0].n_computed == 96 + 64
-
-
-def test_a_long_prompt_alone_comes_in_larger_pieces() -> None:
-    core = make_core(FakeRunner(), ubatch_size=512, batch_size=512)
-    core.scheduler.costs.observe(1.0, 0, 100)
-    harness = Harness(core)
-    harness.add(request("a", [1] * LONG_PROMPT, 1))
-    harness.step()
-    assert core.scheduler.running[0].n_computed == LONE_PIECE
-    core.scheduler.costs.observe(100.0, 0, 100)
-    harness.step()
-    assert core.scheduler.running[0].n_computed == LONE_PIECE + 64
 
 
 def test_an_unknown_machine_is_asked_for_little_while_anyone_decodes() -> None:
