@@ -100,13 +100,22 @@ class EngineThread(ABC, Generic[Message, Waiter, Outcome]):
             self._idle.set()
 
     async def drain(self, timeout: float) -> None:
-        """Refuse new requests and wait, at most `timeout` seconds, for the running ones."""
+        """Refuse new requests, wait at most `timeout` seconds for the running ones, and end by
+        name those that take longer."""
         if self.state == "ready":
             self.state = "draining"
         try:
             await asyncio.wait_for(self._idle.wait(), timeout)
         except TimeoutError:
-            log.warning("%d requests did not end within %.0f s", len(self._waiters), timeout)
+            log.warning("%d requests did not end in the time to drain", len(self._waiters))
+            self._end_all(EngineUnavailable("draining", "the server stops"))
+
+    def _end_all(self, error: EngineError) -> None:
+        """On the loop: whoever waits gets `error`, and nothing more is computed for them."""
+        running = list(self._waiters)
+        self._deliver([(request_id, self._failed(error)) for request_id in running])
+        for request_id in running:
+            self._post(request_id)
 
     def close(self) -> None:
         """Stop after the current step, fail what is left and free the model; blocks until then."""

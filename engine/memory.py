@@ -34,6 +34,8 @@ ENCODERS = frozenset(
     }
 )
 """Architectures without a KV cache."""
+CELL_PADDING = 256
+"""llama.cpp rounds the cells of a sequence up to this."""
 CPU_LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "llama-common", "mtmd")
 
 
@@ -61,7 +63,12 @@ def context_of(header: GGUFHeader, settings: ModelSettings) -> int:
     trained = int(header.hyperparameter("context_length", DEFAULT_CONTEXT_LIMIT))
     if header.task != "generate":
         return min(settings.context or DEFAULT_EMBEDDING_LIMIT, trained)
-    return settings.context or min(trained, DEFAULT_CONTEXT_LIMIT)
+    return padded(settings.context or min(trained, DEFAULT_CONTEXT_LIMIT))
+
+
+def padded(context: int) -> int:
+    """What becomes of a context: whole blocks of cells."""
+    return -(-context // CELL_PADDING) * CELL_PADDING
 
 
 def cells_of(header: GGUFHeader, settings: ModelSettings) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
-from . import automaton, charset, nodes
+from . import charset, nodes
 from .automaton import Automaton
 from .memo import memo
 from .nodes import EPSILON, NEVER, Chars, Node
@@ -212,6 +212,3 @@ def adjust_length(node: Node, low: int, high: int | None) -> Node | None:
         return NEVER
     inner = nodes.repeat(loop.body, new_low, new_high)
     return nodes.sequence(*items[: loose[0]], inner, *items[loose[0] + 1 :])
-
-
-ANY_AUTOMATON = automaton.ANYTHING

@@ -53,6 +53,15 @@ _KINDS = {
     type(None): "null",
 }
 
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+"""One escape of JSON, or a whole pair of surrogates; its group is half a pair."""
+_HALF_PAIR_ERRORS = ("surrogate", "hex escape", "truncated")
+"""What msgspec says of half a pair, depending on what follows."""
+
 _keys = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -94,7 +103,7 @@ class JsonBody(Generic[T]):
         except msgspec.ValidationError as error:
             value = self._decode_leniently(body, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _malformed(error) from None
+            raise _malformed(error, body) from None
         return value, self._unknown(body)
 
     def _unknown_at_the_top(self, body: bytes) -> list[str]:
@@ -105,7 +114,7 @@ class JsonBody(Generic[T]):
         try:
             document = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as malformed:
-            raise _malformed(malformed) from None
+            raise _malformed(malformed, body) from None
         loc = _loc(str(error))
         for _ in range(MAX_FLOATS):
             if not _make_integer(document, loc):
@@ -162,9 +171,19 @@ def _too_large(limit: int) -> BodyTooLarge:
     )
 
 
-def _malformed(error: Exception) -> InvalidRequest:
+def _malformed(error: Exception, body: bytes) -> InvalidRequest:
     reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    if any(words in reason for words in _HALF_PAIR_ERRORS):
+        reason = _half_pair(body) or reason
     return InvalidRequest(f"the body is not JSON: {reason}", loc=("body",), code="invalid_json")
+
+
+def _half_pair(body: bytes) -> str:
+    """The first escaped surrogate that stands alone, which is no text; empty without one."""
+    alone = next((found for found in _ESCAPE.finditer(body) if found[1]), None)
+    if alone is None:
+        return ""
+    return f"{alone[0].decode()} is half of a surrogate pair (byte {alone.start()})"
 
 
 def _loc(message: str) -> Loc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
@@ -32,6 +33,12 @@ LOAD_FAILED = 2
 class Server(uvicorn.Server):
     """uvicorn with our signals: the first one drains, the second one ends the process."""
 
+    def __init__(self, config: uvicorn.Config, models: Models, drain_timeout: float) -> None:
+        """What runs `drain_timeout` seconds after the first signal is ended by name."""
+        super().__init__(config)
+        self._models = models
+        self._drain_timeout = drain_timeout
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Replaces uvicorn's own, which a second SIGTERM would not stop."""
@@ -50,8 +57,22 @@ class Server(uvicorn.Server):
         self.should_exit = True
         log.info("%s: finishing the running requests", signal.Signals(number).name)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn cuts what is not over in time; before it does, streams hear why they end."""
+        ending = asyncio.create_task(self._end_unfinished())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
+
+    async def _end_unfinished(self) -> None:
+        await asyncio.sleep(self._drain_timeout)
+        await self._models.drain(0)
+
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAST_WORDS = 5
+"""Seconds in which clients can read that their streams were ended."""
 
 
 def run_server(
@@ -86,8 +107,10 @@ def run_server(
             server_header=False,
             # Clients keep idle connections a minute: closing first races with their next request.
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=max(1, round(config.drain_timeout)),
-        )
+            timeout_graceful_shutdown=math.ceil(config.drain_timeout) + LAST_WORDS,
+        ),
+        models,
+        config.drain_timeout,
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(serve(server, models, listener, display, record, reloader))

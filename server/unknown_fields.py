@@ -27,6 +27,8 @@ class Shape(Struct, frozen=True):
 def shape_of(type: types.Type) -> Shape | None:
     """None for what holds no objects with fields of their own. Types must not be recursive."""
     match type:
+        case types.Metadata(extra={"shape": described}):
+            return shape_of(types.type_info(described))
         case types.UnionType():
             return _merged([shape for each in type.types if (shape := shape_of(each))])
         case types.ListType():

@@ -14,14 +14,12 @@ from engine.exact import CHUNK, conflict
 from engine.gguf_check import check_gguf
 from engine.llama.library import KV_TYPES, SPLIT_MODES, library
 from engine.llama.tokenizer import Tokenizer
-from engine.memory import DEFAULT_CONTEXT_LIMIT, kv_bytes
+from engine.memory import DEFAULT_CONTEXT_LIMIT, kv_bytes, padded
 from engine.request import LoraScale
 from engine.settings import AUTO_LAYERS, LoraAdapter, ModelInfo, ModelSettings
 
 OnProgress = Callable[[float], None]
 
-_CELL_PADDING = 256
-"""llama.cpp rounds the cells of a sequence up to this."""
 _PROMPT_ROWS = (16, 64)
 _PROMPT_ROW_BYTES = 16 << 20
 """Rows of logits of a prompt that one step may bring, and the memory that they may take."""
@@ -110,7 +108,7 @@ class Model:
         context = settings.context or min(trained, DEFAULT_CONTEXT_LIMIT)
         return replace(
             settings,
-            context=-(-context // _CELL_PADDING) * _CELL_PADDING,
+            context=padded(context),
             threads=settings.threads or physical_cores(),
             ubatch_size=settings.ubatch_size or min(512, settings.batch_size),
         )

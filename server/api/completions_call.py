@@ -15,7 +15,7 @@ from server.api.chat_call import include_usage
 from server.api.completions_prompts import PROMPT_LOC, Echo, encode_prompts, read_prompts
 from server.config import ServerConfig
 from server.constraints import OutputGrammar, Wanted, read_response_format
-from server.errors import InvalidRequest, Loc
+from server.errors import InvalidRequest, Loc, quote
 from server.models import ServedModel
 from server.protocol.completions import CompletionRequest
 
@@ -53,6 +53,7 @@ class CompletionCall(Struct, frozen=True, kw_only=True):
 
 def check_completion(wire: CompletionRequest) -> None:
     """What can be refused before any model is asked. Raises InvalidRequest."""
+    _check_limits(wire)
     prepare.check(with_limit(wire, least=1))
     prepare.check_metadata(wire.metadata)
     include_usage(wire)
@@ -148,6 +149,16 @@ def _asked_tokens(wire: CompletionRequest) -> int | None:
     if wire.max_completion_tokens is not None:
         return wire.max_completion_tokens
     return wire.max_tokens
+
+
+def _check_limits(wire: CompletionRequest) -> None:
+    """0 is a limit here, unlike elsewhere."""
+    for name in ("max_tokens", "max_completion_tokens"):
+        asked = getattr(wire, name)
+        if asked is not None and asked < 0:
+            raise InvalidRequest(
+                f"{name} must be at least 0, but is {quote(asked)}", loc=("body", name)
+            )
 
 
 def _check_logprobs(logprobs: int | None) -> None:

@@ -51,7 +51,6 @@ class Learned(Struct, frozen=True):
     ends: tuple[str, ...]  # each ends a turn
     restart: str  # where nothing ends a turn, the header that begins another part of it
     calls: tuple[CallSyntax, ...]
-    calls_learned: bool
     channels: ChannelSyntax | None
     switch: str  # the variable that turns thinking on and off ("" for none)
 
@@ -202,7 +201,6 @@ def learn(template: ChatTemplate) -> Learned:
         ends=tuple(dict.fromkeys(e for e in ends if e)),
         calls=calls,
         restart=header.strip() if not last_end and len(core(header)) > 3 else "",
-        calls_learned=bool(calls),
         channels=_channels(thought, content_open, calls),
         switch=probes.switch,
     )

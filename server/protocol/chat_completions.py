@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from server.protocol.messages import ChatMessage, CustomToolCall, FunctionCall, ToolCall
 from server.protocol.options import GenerationOptions
+
+
+class SchemaFields(Struct):
+    """What may stand in `json_schema`; `server.constraints` reads it."""
+
+    name: Any = None
+    description: Any = None
+    schema: Any = None
+    strict: Any = None
+
+
+class ResponseFormatFields(Struct):
+    """What may stand in `response_format`."""
+
+    type: Any = None
+    json_schema: SchemaFields | None = None
+    schema: Any = None
+    grammar: Any = None
+    pattern: Any = None
+
+
+class CustomFields(Struct):
+    """What may stand in `custom`; `server.custom_tools` reads it."""
+
+    name: Any = None
+    description: Any = None
+    format: Any = None
+
+
+class ToolFields(Struct):
+    """What may stand beside a function: all that is in it is the template's to read."""
+
+    type: Any = None
+    function: Any = None
+    custom: CustomFields | None = None
+
+
+ResponseFormatObject = Annotated[dict[str, Any], Meta(extra={"shape": ResponseFormatFields})]
+ToolObject = Annotated[dict[str, Any], Meta(extra={"shape": ToolFields})]
+"""Read elsewhere, with words of their own for what is wrong; unknown fields are told."""
 
 
 class StreamOptions(Struct):
@@ -26,8 +66,8 @@ class ChatCompletionRequest(GenerationOptions, kw_only=True):
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    response_format: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    response_format: ResponseFormatObject | None = None
+    tools: list[ToolObject] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     functions: list[dict[str, Any]] | None = None

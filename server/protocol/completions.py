@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from server.protocol.chat_completions import ExtraFields, StreamOptions, Timings, Usage
+from server.protocol.chat_completions import (
+    ExtraFields,
+    ResponseFormatObject,
+    StreamOptions,
+    Timings,
+    Usage,
+)
 from server.protocol.options import GenerationOptions
 
 Prompt = str | list[int]
@@ -25,7 +31,7 @@ class CompletionRequest(GenerationOptions, kw_only=True):
     echo: bool | None = None
     best_of: int | None = None
     suffix: str | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormatObject | None = None
     fallbacks: list[str] | None = None
 
 

@@ -14,7 +14,13 @@ import pytest
 
 from engine.errors import InvalidModelFile, ModelFileNotFound, OutOfMemory
 from engine.gguf_check import BLOCKS, GGUFHeader, check_gguf
-from engine.memory import available_memory, check_memory, control_group_available, kv_bytes
+from engine.memory import (
+    available_memory,
+    check_memory,
+    context_of,
+    control_group_available,
+    kv_bytes,
+)
 from engine.settings import ModelSettings
 from server.packages import find_gguf
 
@@ -201,17 +207,24 @@ SMALL = {
 @pytest.mark.parametrize(
     ("hyperparameters", "expected"),
     [
-        (SMALL, 2 * 2 * 16 * 4 * 200),
-        (SMALL | {"attention__head_count_kv": [2, 0]}, 2 * 16 * 4 * 200),
-        (SMALL | {"attention__key_length": 8}, 2 * 2 * (8 + 16) * 2 * 200),
-        (SMALL | {"attention__kv_lora_rank": 8, "rope__dimension_count": 4}, 2 * 12 * 2 * 200),
-        (SMALL | {"attention__sliding_window": 512}, 51200),
+        (SMALL, 2 * 2 * 16 * 4 * 512),
+        (SMALL | {"attention__head_count_kv": [2, 0]}, 2 * 16 * 4 * 512),
+        (SMALL | {"attention__key_length": 8}, 2 * 2 * (8 + 16) * 2 * 512),
+        (SMALL | {"attention__kv_lora_rank": 8, "rope__dimension_count": 4}, 2 * 12 * 2 * 512),
+        (SMALL | {"attention__sliding_window": 512}, 131072),
         ({"block_count": 2, "context_length": 100}, 0),
     ],
 )
 def test_kv_bytes_by_kind_of_attention(hyperparameters, expected):
     settings = ModelSettings(path=Path("m.gguf"), parallel=2)
     assert kv_bytes(header_of(**hyperparameters), settings) == expected
+
+
+def test_a_short_context_counts_as_the_cells_it_takes(real):
+    header = check_gguf(real)
+    short, whole = (ModelSettings(path=real, context=context) for context in (64, 256))
+    assert context_of(header, short) == 256
+    assert kv_bytes(header, short) == kv_bytes(header, whole)
 
 
 def test_kv_bytes_of_the_real_model_are_llamas(real):

@@ -53,6 +53,18 @@ async def test_prompt_is_the_rendered_template(client: Client, engine: FakeEngin
     assert engine.tokenizer.decode(engine.requests[0].prompt) == "<user>Hi<assistant>"
 
 
+async def test_what_shortened_conversations_leave_is_taken(
+    client: Client, engine: FakeEngine
+) -> None:
+    """A result without its call, and turns without words: OpenAI refuses them."""
+    orphan = {"role": "tool", "tool_call_id": "gone", "content": "4"}
+    response = await client.chat(messages=[{"role": "user"}, orphan])
+    assert response.status == 200, response.body
+    prompt = engine.tokenizer.decode(engine.requests[0].prompt)
+    assert prompt.startswith("<user>")
+    assert "4" in prompt
+
+
 async def test_defaults_are_openais(client: Client, engine: FakeEngine) -> None:
     await client.chat()
     request = engine.requests[0]

@@ -304,6 +304,11 @@ async def test_refusals_name_the_field(client, engine, fields, param):
     assert engine.requests == []
 
 
+async def test_the_least_limit_is_said_as_it_is(client):
+    message = (await complete(client, max_tokens=-1)).json()["error"]["message"]
+    assert message == "max_tokens must be at least 0, but is -1"
+
+
 async def test_errors_of_the_engine(client, engine):
     assert (await complete(client, "x" * 512)).json()["error"]["code"] == (
         "context_length_exceeded"

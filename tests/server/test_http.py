@@ -39,6 +39,24 @@ async def test_malformed_json(client: Client, body: bytes) -> None:
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    ("text", "half", "at"),
+    [
+        (rb"x\ud83d", rb"\ud83d", 1),
+        (rb"\\\ud83d \\ud83d and more of it", rb"\ud83d", 2),
+        (rb"\ud83d\ude00 \ude00", rb"\ude00", 13),
+        (rb"\ud83d\ud83d\ude00 and more", rb"\ud83d", 0),
+    ],
+)
+async def test_half_a_surrogate_pair_is_called_that(
+    client: Client, text: bytes, half: bytes, at: int
+) -> None:
+    body = b'{"messages": [{"role": "user", "content": "%b"}]}' % text
+    response = await client.post(CHAT, body)
+    what = f"{half.decode()} is half of a surrogate pair (byte {body.index(text) + at})"
+    assert response.json()["error"]["message"] == f"the body is not JSON: {what}"
+
+
 @pytest.mark.parametrize("body", [b"[]", b"null", b"5", b'"x"', b"{}"])
 async def test_json_of_another_shape(client: Client, body: bytes) -> None:
     response = await client.post(CHAT, body)

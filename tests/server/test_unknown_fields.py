@@ -27,7 +27,21 @@ CALL = {"id": "1", "type": "function", "mood": 1, "function": {"name": "f", "str
             ["messages[0].tool_calls[0].mood", "messages[0].tool_calls[0].function.strict"],
         ),
         ({"stream_options": {"include_usage": True, "mood": 1}}, ["stream_options.mood"]),
-        ({"stream_options": None, "metadata": {"mood": "1"}, "tools": [{"mood": 1}]}, []),
+        ({"stream_options": None, "metadata": {"mood": "1"}}, []),
+        (
+            {"tools": [{"type": "function", "mood": 1, "function": {"name": "f", "hue": 1}}]},
+            ["tools[0].mood"],
+        ),
+        (
+            {"tools": [{"type": "custom", "custom": {"name": "f", "format": {"type": "text"}}}]},
+            [],
+        ),
+        ({"tools": [{"type": "custom", "custom": {"mood": 1}}]}, ["tools[0].custom.mood"]),
+        (
+            {"response_format": {"type": "json_schema", "mood": 1, "json_schema": {"hue": 1}}},
+            ["response_format.mood", "response_format.json_schema.hue"],
+        ),
+        ({"response_format": {"type": "regex", "pattern": "a", "json_schema": None}}, []),
     ],
 )
 def test_unknown_fields(body: dict[str, object], found: list[str]) -> None:
