@@ -36,6 +36,17 @@ def call_nodes(plan: CallPlan) -> tuple[Node, Node]:
     return forced, grammars.sequence(opened, *_literals(plan.trigger_rests[0]), after_open)
 
 
+def unknown_formats(plan: CallPlan) -> list[str]:
+    """Formats in the schemas of a plan that compiled which are annotations, by function."""
+    found = []
+    for function in plan.functions:
+        # Whether there are any is looked for first: few tools have some.
+        if function.input_grammar is None and "'format'" in repr(function.schema):
+            ignored = schema_node(_as_object(function.schema))[1]
+            found += [f"{function.name} {place}" for place in ignored]
+    return found
+
+
 def _literals(*texts: str) -> list[Node]:
     joined = "".join(texts)
     return [grammars.literal(joined)] if joined else []

@@ -12,7 +12,7 @@ import grammars
 from engine.request import Grammar
 from grammars import GrammarCache, GrammarError, Node, UnsupportedSchema
 from grammars.compiler import schema_node
-from server.call_grammar import call_nodes
+from server.call_grammar import call_nodes, unknown_formats
 from server.chat.format import ChatFormat
 from server.chat.plan import CallPlan
 from server.decode import check_types
@@ -187,6 +187,8 @@ def _compose(wanted: Wanted) -> grammars.Compiled:
         if wanted.content_open:
             document = grammars.sequence(grammars.literal(wanted.content_open.strip()), document)
     body = _body(wanted, document)
+    if wanted.calls is not None:
+        ignored = (*ignored, *unknown_formats(wanted.calls))
     return grammars.compile_node(_after_thought(wanted, body), ignored)
 
 

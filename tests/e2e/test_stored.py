@@ -1,7 +1,11 @@
-"""Stored chat completions with the official client, and a server that is killed."""
+"""Stored chat completions with the official client, and a server that is killed.
+
+INGLE_LONG=1 kills it in the middle of 1,000 answers instead of 16.
+"""
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -14,6 +18,9 @@ from openai import OpenAI
 
 from tests.e2e.chat import QUESTION, ask, text_of
 from tests.e2e.server_process import ServerProcess
+
+WRITES = 1000 if "INGLE_LONG" in os.environ else 16
+WRITERS = 4
 
 
 def test_the_clients_own_methods(client: OpenAI) -> None:
@@ -65,22 +72,25 @@ def test_a_killed_server_forgets_nothing_that_it_answered(store: tuple[str, ...]
     answered: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def write(client: OpenAI) -> None:
-        while True:
+        for _ in range(WRITES // WRITERS):
             try:
                 answered.put(ask(client, store=True, max_tokens=1).id)
             except openai.APIConnectionError:
                 return
 
     with ServerProcess(store) as server:
-        clients = [OpenAI(base_url=server.base_url, api_key="k", max_retries=0) for _ in range(4)]
+        clients = [
+            OpenAI(base_url=server.base_url, api_key="k", max_retries=0) for _ in range(WRITERS)
+        ]
         writers = [threading.Thread(target=write, args=(client,)) for client in clients]
         for writer in writers:
             writer.start()
-        ids = [answered.get(timeout=60) for _ in range(8)]
+        ids = [answered.get(timeout=600) for _ in range(WRITES // 2)]
         server.process.kill()
         for writer in writers:
             writer.join()
     ids += [answered.get() for _ in range(answered.qsize())]
+    assert WRITES // 2 <= len(ids) < WRITES
     with ServerProcess(store) as again:
         client = OpenAI(base_url=again.base_url, api_key="k", max_retries=0)
         kept = {completion.id for completion in client.chat.completions.list(limit=100)}

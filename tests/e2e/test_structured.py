@@ -195,6 +195,15 @@ def test_unknown_formats_are_annotations_and_listed(http: httpx.Client) -> None:
     assert "colour" in response.headers["x-ignored-params"]
 
 
+def test_unknown_formats_of_tools_are_listed_too(http: httpx.Client) -> None:
+    hue = {"type": "string", "format": "hue", "maxLength": 5}
+    parameters = {"type": "object", "properties": {"a": hue}, "required": ["a"]}
+    tool = {"type": "function", "function": {"name": "paint", "parameters": parameters}}
+    body = {"messages": messages("Hi"), "tools": [tool], "max_tokens": 1}
+    response = http.post("/v1/chat/completions", json=body)
+    assert response.headers["x-ignored-params"] == "paint $.properties.a.format: hue"
+
+
 def test_grammar_shows_the_gbnf_of_a_schema(http: httpx.Client) -> None:
     response = http.post("/v1/grammar", json={"schema": PERSON})
     assert response.status_code == 200

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 
+from engine.embedding import EmbeddingRequest
+from engine.embedding_engine import EmbeddingEngine
 from engine.errors import InvalidModelFile, StepFailed
 from engine.gguf_check import check_gguf
 from engine.llama.embedder import MAX_INPUTS, EmbeddingModel, LlamaEmbedder
@@ -182,3 +185,30 @@ def test_deterministic_passes_hold_one_input(tmp_path: Path) -> None:
         model = load(path, deterministic=deterministic)
         assert LlamaEmbedder(model).max_inputs == expected
         model.close()
+
+
+def test_requests_of_many_share_passes_of_the_real_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_bert.write_bert(tmp_path / "t.gguf", KINDS.MEAN)
+    passes: list[int] = []
+    compute = LlamaEmbedder.embed
+
+    def counted(self: LlamaEmbedder, inputs: list[list[int]]) -> np.ndarray:
+        passes.append(len(inputs))
+        return compute(self, inputs)
+
+    async def scenario(engine: EmbeddingEngine) -> None:
+        requests = [EmbeddingRequest(id=str(n), inputs=[[7 + n, 9]]) for n in range(12)]
+        tasks = [asyncio.create_task(engine.embed(request)) for request in requests]
+        await asyncio.sleep(0)  # All are in line before the thread starts.
+        engine.start(asyncio.get_running_loop())
+        together = [(await task).rows for task in tasks]
+        assert passes == [12]
+        alone = [(await engine.embed(request)).rows for request in requests]
+        assert passes == [12, *[1] * 12]
+        assert np.allclose(together, alone, atol=1e-4)
+        await asyncio.to_thread(engine.close)
+
+    monkeypatch.setattr(LlamaEmbedder, "embed", counted)
+    asyncio.run(scenario(EmbeddingEngine.load(ModelSettings(path=path, threads=1))))
