@@ -86,12 +86,14 @@ def explore(
     delta: list[tuple[int, ...]] = []
     for state in queue:
         row = []
+        last, number = None, -1
         for target in follow(state):
-            if target is None:
-                row.append(-1)
+            if target is last:  # as for digits in a row; to hash a state takes long
+                row.append(number)
                 continue
-            number = index.get(target)
-            if number is None:
+            last = target
+            number = -1 if target is None else index.get(target, -2)
+            if number == -2:
                 number = index[target] = len(queue)
                 queue.append(target)
                 if number >= limit:
@@ -123,8 +125,9 @@ def trim(a: Automaton) -> Automaton:
             if target in alive and target not in number:
                 number[target] = len(order)
                 order.append(target)
-    delta = tuple(tuple(number.get(t, -1) for t in a.delta[s]) for s in order)
-    return Automaton(a.parts, delta, tuple(a.accept[s] for s in order))
+    renamed = [number.get(s, -1) for s in range(len(a.delta))] + [-1]
+    delta = tuple([tuple(map(renamed.__getitem__, a.delta[s])) for s in order])
+    return Automaton(a.parts, delta, tuple([a.accept[s] for s in order]))
 
 
 def minimize(a: Automaton) -> Automaton:
@@ -163,11 +166,11 @@ def _split(a: Automaton, block: list[int], members: set[int], states: list[int])
     """The groups that leave their block; the largest, or those not looked at, keep it."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for state in states:
-        groups.setdefault(tuple([block[t] for t in a.delta[state]]), []).append(state)
+        groups.setdefault(tuple(map(block.__getitem__, a.delta[state])), []).append(state)
     if len(states) < len(members):
         looked_at = set(states)
         other = next(s for s in members if s not in looked_at)
-        groups.pop(tuple([block[t] for t in a.delta[other]]), None)
+        groups.pop(tuple(map(block.__getitem__, a.delta[other])), None)
         return list(groups.values())
     return sorted(groups.values(), key=len)[:-1]
 
@@ -179,9 +182,8 @@ def _quotient(a: Automaton, block: list[int]) -> Automaton:
         if block[state] not in number:
             number[block[state]] = len(first)
             first.append(state)
-    delta = tuple(
-        tuple(number[block[t]] if t >= 0 else -1 for t in a.delta[state]) for state in first
-    )
+    renamed = [number.get(b, -1) for b in block]
+    delta = tuple([tuple(map(renamed.__getitem__, a.delta[state])) for state in first])
     return merge_parts(Automaton(a.parts, delta, tuple(a.accept[s] for s in first)))
 
 

@@ -127,12 +127,29 @@ def _growing(b: Builder, goal: Goal, low: int, high: int | None, started: bool) 
     for partition in distinct.partitions():
         whole = _number_classes(values.numbers, partition)
         texts = _string_classes(values.strings, partition)
-        classes = (*single, *whole, *texts, *last)
-        make = distinct.chain if last else _lasting_chain
-        options.append(make(classes, low, high, started))
+        if high is None and low <= 1:
+            options.append(_chained((tuple(single), whole, texts), last, low, started))
+        else:
+            make = distinct.chain if last else _lasting_chain
+            options.append(make((*single, *whole, *texts, *last), low, high, started))
         if not values.strings and not values.numbers:
             break
     return nodes.choice(*options)
+
+
+def _chained(kept: tuple[tuple[Node, ...], ...], last: list[Node], low: int, started: bool) -> Node:
+    """The chain of all classes, made of chains of which those of `kept` outlive a compilation."""
+    some, rest = distinct.links(last, started)
+    for classes in reversed(kept):
+        first, later = _lasting_links(classes, started)
+        some = nodes.choice(nodes.sequence(first, rest), some)
+        rest = nodes.sequence(later, rest)
+    return some if low else nodes.optional(some)
+
+
+@memo(lambda _, classes, *__: 8_000 * len(classes), 20_000_000)
+def _lasting_links(classes: tuple[Node, ...], started: bool) -> tuple[Node, Node]:
+    return distinct.links(classes, started, lasting=True)
 
 
 @memo(lambda _, classes, *__: 8_000 * len(classes), 20_000_000)

@@ -5,6 +5,7 @@ The universe is the Unicode scalar values: surrogates are no characters of a JSO
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 
 from .unicode_tables import CATEGORIES
 
@@ -52,19 +53,22 @@ def of(text: str) -> CharSet:
 
 
 def union(*sets: CharSet) -> CharSet:
-    return normalize(r for s in sets for r in s)
+    return normalize(chain.from_iterable(sets))
 
 
 def intersect(a: CharSet, b: CharSet) -> CharSet:
     out, i, j = [], 0, 0
     while i < len(a) and j < len(b):
-        low, high = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
-        if low <= high:
-            out.append((low, high))
-        if a[i][1] < b[j][1]:
+        (low, high), (other_low, other_high) = a[i], b[j]
+        if other_low > low:
+            low = other_low
+        if high < other_high:
             i += 1
         else:
             j += 1
+            high = other_high
+        if low <= high:
+            out.append((low, high))
     return tuple(out)
 
 

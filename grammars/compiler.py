@@ -28,8 +28,8 @@ class Compiled(Struct, frozen=True):
     ignored: tuple[str, ...] = ()
 
 
-def schema_node(schema: Json, limits: Limits = DEFAULT_LIMITS) -> tuple[Node, tuple[str, ...]]:
-    """The grammar of a schema as a node, and what was ignored in it."""
+def schema_node(schema: Json, limits: Limits = DEFAULT_LIMITS) -> tuple[Node, Expander]:
+    """The grammar of a schema as a node, and who knows what was ignored in it."""
     try:
         expander = Expander(schema, limits)
         document = expander.document
@@ -40,7 +40,7 @@ def schema_node(schema: Json, limits: Limits = DEFAULT_LIMITS) -> tuple[Node, tu
         raise
     except RecursionError:
         raise LimitExceeded("$", "", "schema_depth", "references nest too deep") from None
-    return node, tuple(expander.ignored)
+    return node, expander
 
 
 def compile(schema: Json, limits: Limits = DEFAULT_LIMITS) -> Compiled:
@@ -49,8 +49,8 @@ def compile(schema: Json, limits: Limits = DEFAULT_LIMITS) -> Compiled:
     Raises UnsupportedSchema with path, keyword and reason; its kinds InvalidSchema and
     LimitExceeded where the schema is none, or is too much.
     """
-    node, ignored = schema_node(schema, limits)
-    return compile_node(node, ignored, limits)
+    node, expander = schema_node(schema, limits)
+    return compile_node(node, expander.ignored(), limits)
 
 
 def compile_node(

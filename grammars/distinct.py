@@ -54,6 +54,21 @@ def chain(
     return _either(*(f for f in reversed(first)))
 
 
+def links(classes: Sequence[Node], started: bool, lasting: bool = False) -> tuple[Node, Node]:
+    """One or more of the classes, each at most once, in order; and any of them after a comma.
+
+    `started` and `lasting` as for `chain`.
+    """
+    first: list[Node] = []
+    rest: Node = EPSILON
+    for node in reversed(classes):
+        if node != NEVER:
+            first.append(nodes.sequence(COMMA if started else EPSILON, node, rest))
+            tail = nodes.sequence(nodes.optional(nodes.sequence(COMMA, node)), rest)
+            rest = Rule("next", tail, lasting)
+    return nodes.choice(*reversed(first)), rest
+
+
 def _either(*options: Node) -> Node:
     return nodes.choice(*(o for o in options if o != NEVER))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -26,6 +25,7 @@ _IDENTIFYING = frozenset(
     ("$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef", "$recursiveAnchor")
 )
 _LEADING = _IDENTIFYING | {"$ref", "$id", "id"}
+_HOLDERS, _NAMED = frozenset((dict, list)), frozenset((str,))
 
 
 class Place(Struct, frozen=True):
@@ -189,27 +189,23 @@ def _survey(schema: Json, budget: Budget) -> bool:
         budget.check("schema_depth", depth)
         below: list[Json] = []
         for value in level:
+            children = value
             if isinstance(value, dict):
                 plain = _plain_keys(value, depth) and plain
-            children = _children(value)
+                children = value.values()
+            elif not isinstance(value, list):
+                continue
             count += len(children)
-            below += [child for child in children if type(child) in (dict, list)]
+            below += [child for child in children if type(child) in _HOLDERS]
         budget.check("schema_nodes", count)
         level, depth = below, depth + 1
     return plain
 
 
-def _children(value: Json) -> Collection[Json]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
 def _plain_keys(schema: dict[Any, Json], depth: int) -> bool:
     """Whether nothing in one object but pointers into the document says where it leads."""
-    for key in schema:
-        if not isinstance(key, str):
-            raise InvalidSchema("$", "", "a key that is not a string")
+    if not _NAMED.issuperset(map(type, schema)):
+        raise InvalidSchema("$", "", "a key that is not a string")
     if _LEADING.isdisjoint(schema):
         return True
     ref = schema.get("$ref", "#")

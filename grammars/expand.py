@@ -37,7 +37,7 @@ class Expander:
         self.budget = Budget(limits)
         self.document = Document(schema, self.budget)
         self.algebra = Algebra(self)
-        self.ignored: dict[str, None] = {}
+        self._ignored: dict[tuple[int, str], Json] = {}
         self._table: list[Entry] = [TRUE, TRUE]
         self._numbers: dict[object, int] = {}
         self._values: dict[Goal, Values] = {TRUE: EVERYTHING, FALSE: NOTHING}
@@ -45,6 +45,14 @@ class Expander:
         self._nesting = 0
         self._never: dict[Goal, int] = {}
         self._texts: dict[Goal, frozenset[str] | None] = {}
+
+    def ignore_format(self, schema: Json, name: str) -> None:
+        self._ignored[id(schema), name] = schema
+
+    def ignored(self) -> tuple[str, ...]:
+        """The formats that are annotations: "path.format: name"."""
+        path = self.document.path_of
+        return tuple(f"{path(s)}.format: {name}" for (_, name), s in self._ignored.items())
 
     # ------------------------------------------------------------------ goals
 

@@ -32,6 +32,7 @@ class _Printer:
         self.shared: dict[object, Rule] = {}
         self.size, self.max_bytes = 0, max_bytes
         self.excepts = ExceptPrinter(_json_character, self.name, self.named_text)
+        self.recorder: _Recorder | None = None
 
     def run(self, root: Node) -> str:
         self.define("root", root)
@@ -49,7 +50,9 @@ class _Printer:
         self.emit(name, self.text(body, 0) or '""')
 
     def define_lasting(self, rule: Rule) -> None:
-        rule.parts = rule.parts or _Recorder(self.max_bytes).record(rule)
+        if not rule.parts:
+            self.recorder = self.recorder or _Recorder(self.max_bytes)
+            rule.parts = self.recorder.record(rule)
         names = self.names
         parts = [
             part if type(part) is str else names.get(id(part)) or self.name(part)  # type: ignore[arg-type]
@@ -122,27 +125,30 @@ class _Printer:
     def sequence_text(self, items: tuple[Node, ...]) -> str:
         """Neighbouring literals become one."""
         parts: list[str] = []
-        after_literal = False
+        characters: str | None = None  # of the literals since the last part
+        names = self.names
         for item in items:
-            if type(item) is Token:
-                item = item.body
-            if type(item) is Literal:
-                text = literal(item.text)
-                if after_literal:
-                    parts[-1] = parts[-1][:-1] + text[1:]
-                else:
-                    parts.append(text)
-                    after_literal = True
+            kind = type(item)
+            if kind is Token:
+                item = item.body  # type: ignore[union-attr]
+                kind = type(item)
+            if kind is Literal:
+                own = item.text  # type: ignore[union-attr]
+                characters = own if characters is None else characters + own
                 continue
-            if type(item) is Rule:
-                text = self.names.get(id(item)) or self.name(item)
-            elif type(item) is Repeat and item.max == 1 and type(item.body) is Sequence:
-                text = f"({self.sequence_text(item.body.items)})?"
+            if kind is Rule:
+                text = names.get(id(item)) or self.name(item)  # type: ignore[arg-type]
+            elif kind is Repeat and item.max == 1 and type(item.body) is Sequence:  # type: ignore[union-attr]
+                text = f"({self.sequence_text(item.body.items)})?"  # type: ignore[union-attr]
             else:
                 text = self.text(item, 1)
+            if characters is not None:
+                parts.append(literal(characters))
+                characters = None
             if text:
                 parts.append(text)
-                after_literal = False
+        if characters is not None:
+            parts.append(literal(characters))
         return " ".join(parts)
 
     def repeat_text(self, node: Repeat) -> str:
@@ -168,18 +174,19 @@ class _Printer:
 
 
 class _Recorder(_Printer):
-    """Prints the body of one lasting rule, the rules it refers to standing for their names."""
+    """Prints the bodies of lasting rules, the rules they refer to standing for their names."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)
         self.found: list[Rule] = []
 
     def record(self, rule: Rule) -> tuple[str | Rule, ...]:
+        self.found.clear()
         text = self.text(rule.body, 0) or '""'
         first, *others = text.split(_MARK)
         parts: list[str | Rule] = [first]
         for found, piece in zip(self.found, others, strict=True):
-            parts += (found, piece)
+            parts += (found, piece) if piece else (found,)
         return tuple(parts)
 
     def name(self, rule: Rule) -> str:
@@ -274,7 +281,11 @@ def literal(text: str) -> str:
 def char_class(ranges: CharSet) -> str:
     parts = []
     for low, high in ranges:
-        parts.append(_escape(chr(low), "[]^-"))
+        first = chr(low)
+        parts.append(first if first.isalnum() else _escape(first, "[]^-"))
         if high > low:
-            parts.append(("-" if high > low + 1 else "") + _escape(chr(high), "[]^-"))
+            if high > low + 1:
+                parts.append("-")
+            last = chr(high)
+            parts.append(last if last.isalnum() else _escape(last, "[]^-"))
     return f"[{''.join(parts)}]"

@@ -164,7 +164,7 @@ def string(x: Expander, place: Place) -> Values:
         if name in formats.FORMATS:
             names.append("f:" + name)
         else:
-            x.ignored[f"{x.document.path_of(schema)}.format: {name}"] = None
+            x.ignore_format(schema, name)
     for name in names:
         found = found and strings.intersect(found, strings.matching(name))
     return typed(strings=(found,) if found else ())

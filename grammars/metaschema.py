@@ -67,7 +67,7 @@ def _strings(value: Json) -> None:
 
 
 def _type(value: Json) -> None:
-    if isinstance(value, str) and value in TYPES:
+    if type(value) is str and value in TYPES:
         return
     names = value if isinstance(value, list) else [value]
     known = bool(names) and all(isinstance(n, str) and n in TYPES for n in names)
@@ -83,7 +83,7 @@ def _lists_of_strings(value: Json) -> None:
 def _schemas(values: Iterable[Json]) -> Found:
     found = [v for v in values if v is not True]
     for value in found:
-        if not isinstance(value, (dict, bool)):
+        if type(value) is not dict and not isinstance(value, (dict, bool)):
             raise _Wrong("must be a schema: an object or a boolean")
     return found
 
@@ -126,6 +126,7 @@ _VALUES: dict[str, Callable[[Json], None]] = {
     "writeOnly": _boolean, "contentEncoding": _string, "contentMediaType": _string,
     "dependentRequired": _lists_of_strings,
 }  # fmt: skip
+_USUAL: dict[str, type] = {"title": str, "description": str, "$ref": str, "format": str}
 _SUBSCHEMAS: dict[str, Callable[[Json], Found]] = {
     "properties": _schema_map, "patternProperties": _schema_map, "$defs": _schema_map,
     "definitions": _schema_map, "dependentSchemas": _schema_map, "dependencies": _dependencies,
@@ -150,6 +151,8 @@ def check(schema: Json, path_of: Callable[[Json], str], checked: set[int]) -> No
             continue
         checked.add(id(current))
         for keyword, value in current.items():
+            if type(value) is _USUAL.get(keyword):
+                continue
             try:
                 if keyword in _SUBSCHEMAS:
                     stack += _SUBSCHEMAS[keyword](value)
