@@ -86,18 +86,18 @@ def explore(
     delta: list[tuple[int, ...]] = []
     for state in queue:
         row = []
-        last, number = None, -1
+        last: State | None = None
+        number = -1
         for target in follow(state):
-            if target is last:  # as for digits in a row; to hash a state takes long
-                row.append(number)
+            if target is None:
+                row.append(-1)
                 continue
-            last = target
-            number = -1 if target is None else index.get(target, -2)
-            if number == -2:
-                number = index[target] = len(queue)
-                queue.append(target)
-                if number >= limit:
-                    raise LimitExceeded("", "", "states", f"an automaton needs over {limit}")
+            if target is not last:  # digits in a row have one target; to hash it takes long
+                last, number = target, index.setdefault(target, len(queue))
+                if number == len(queue):
+                    queue.append(target)
+                    if number >= limit:
+                        raise LimitExceeded("", "", "states", f"an automaton needs over {limit}")
             row.append(number)
         delta.append(tuple(row))
     return minimize(Automaton(tuple(parts), tuple(delta), tuple(final(s) for s in queue)))

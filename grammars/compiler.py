@@ -28,8 +28,14 @@ class Compiled(Struct, frozen=True):
     ignored: tuple[str, ...] = ()
 
 
-def schema_node(schema: Json, limits: Limits = DEFAULT_LIMITS) -> tuple[Node, Expander]:
-    """The grammar of a schema as a node, and who knows what was ignored in it."""
+def schema_node(schema: Json, limits: Limits = DEFAULT_LIMITS) -> tuple[Node, tuple[str, ...]]:
+    """The grammar of a schema as a node, and what was ignored in it."""
+    node, expander = _expanded(schema, limits)
+    return node, expander.ignored()
+
+
+def _expanded(schema: Json, limits: Limits) -> tuple[Node, Expander]:
+    """The grammar as a node, and who knows what was ignored: to name places takes a while."""
     try:
         expander = Expander(schema, limits)
         document = expander.document
@@ -49,8 +55,7 @@ def compile(schema: Json, limits: Limits = DEFAULT_LIMITS) -> Compiled:
     Raises UnsupportedSchema with path, keyword and reason; its kinds InvalidSchema and
     LimitExceeded where the schema is none, or is too much.
     """
-    node, expander = schema_node(schema, limits)
-    return compile_node(node, expander.ignored(), limits)
+    return compile_node(*schema_node(schema, limits), limits)
 
 
 def compile_node(
@@ -68,7 +73,7 @@ def compile_node(
 
 def compile_schema(schema: Json) -> str:
     """The GBNF alone of a schema; see `compile`."""
-    return print_gbnf(schema_node(schema)[0], DEFAULT_LIMITS.text_bytes)
+    return print_gbnf(_expanded(schema, DEFAULT_LIMITS)[0], DEFAULT_LIMITS.text_bytes)
 
 
 def compile_json_object() -> Compiled:

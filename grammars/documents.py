@@ -204,7 +204,7 @@ def _survey(schema: Json, budget: Budget) -> bool:
 
 def _plain_keys(schema: dict[Any, Json], depth: int) -> bool:
     """Whether nothing in one object but pointers into the document says where it leads."""
-    if not _NAMED.issuperset(map(type, schema)):
+    if not (_NAMED.issuperset(map(type, schema)) or all(isinstance(k, str) for k in schema)):
         raise InvalidSchema("$", "", "a key that is not a string")
     if _LEADING.isdisjoint(schema):
         return True

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from . import automaton, charset, regular
 from .automaton import Automaton
@@ -20,6 +21,7 @@ from .regex_syntax import Anchor, Concat, Either, Look, Loop, Regex, Set
 
 START, WORD, OTHER, END = 0, 1, 2, 3
 MAX_WORK = 300_000
+_CARET = Anchor("^")
 MAX_KEPT = 2_000  # moves that a matcher remembers between texts
 Obligations = frozenset[tuple[int, int]]
 Config = tuple[int, Obligations]
@@ -51,7 +53,11 @@ class _Nfa(Struct):
                 self.sets[source].append((ranges, target))
                 return target
             case Concat(items):
+                first = False  # nothing but the start of the text can stand here
                 for item in items:
+                    first = item == _CARET or (first and isinstance(item, (Anchor, Look)))
+                    if first and isinstance(item, Look) and item.ahead:
+                        item = replace(item, body=_from_start(item.body))
                     source = self.add(item, source)
                 return source
             case Either(options):
@@ -88,6 +94,16 @@ class _Nfa(Struct):
             source = self.add(tree.body, source)
         self.free[source].append((None, target))
         return target
+
+
+def _from_start(tree: Regex) -> Regex:
+    """The same where the text starts, without the ^ that says so."""
+    match tree:
+        case Concat((first, *rest)):
+            return Concat((_from_start(first), *rest))
+        case Either(options):
+            return Either(tuple(map(_from_start, options)))
+    return Concat(()) if tree == _CARET else tree
 
 
 def _look_automaton(pattern: str, look: Look, limit: int) -> Automaton:

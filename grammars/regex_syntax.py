@@ -54,6 +54,11 @@ DOT = charset.complement(charset.LINE_ENDS)
 MAX_COUNT = 100_000
 MAX_NESTING = 60
 _CONTROL = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
+_ANY = Set(DOT)
+_QUANTIFIERS = frozenset("*+?{")
+_LOOKS = {
+    "(?=": (True, False), "(?!": (True, True), "(?<=": (False, False), "(?<!": (False, True)
+}  # fmt: skip
 _SHORT_BOUNDS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 _BRACKET = re.compile(r"\[(?:\\.|[^\]\\])*\]", re.DOTALL)
 _CLASSES = {"d": charset.DIGIT, "w": charset.WORD, "s": charset.SPACE}
@@ -96,7 +101,7 @@ class _Parser:
 
     def concatenation(self) -> Regex:
         items: list[Regex] = []
-        while self.at < len(self.text) and self.peek() not in "|)":
+        while self.at < len(self.text) and self.text[self.at] not in "|)":
             items.append(self.quantified())
         return items[0] if len(items) == 1 else Concat(tuple(items))
 
@@ -120,8 +125,8 @@ class _Parser:
         return Loop(atom, low, high)
 
     def quantifier(self) -> tuple[int, int | None] | None:
-        char = self.peek()
-        if not char or char not in "*+?{":
+        char = self.text[self.at : self.at + 1]
+        if char not in _QUANTIFIERS:
             return None
         if char != "{":
             self.at += 1
@@ -138,7 +143,7 @@ class _Parser:
         return int(low), int(high) if high else (None if comma else int(low))
 
     def atom(self) -> Regex:
-        char = self.peek()
+        char = self.text[self.at]
         if char in "*+?":
             raise self.error("nothing to repeat")
         if char == "(":
@@ -150,17 +155,15 @@ class _Parser:
         self.at += 1
         if char in "^$":
             return Anchor(char)
-        return Set(DOT if char == "." else charset.single(ord(char)))
+        return _ANY if char == "." else Set(charset.single(ord(char)))
 
     def group(self) -> Regex:
         start = self.at
-        looks = {"(?=": (True, False), "(?!": (True, True)}
-        looks |= {"(?<=": (False, False), "(?<!": (False, True)}
-        for opening, (ahead, negative) in looks.items():
-            if self.take(opening):
-                return Look(self.body(), ahead, negative)
         if self.take("(?:"):
             return self.body()
+        for opening, (ahead, negative) in _LOOKS.items():
+            if self.take(opening):
+                return Look(self.body(), ahead, negative)
         if self.take("(?<"):
             end = self.text.find(">", self.at)
             if end < 0 or not self.text[self.at : end].isidentifier():
