@@ -56,7 +56,7 @@ def test_language(text, verdicts):
         (r'root ::= "\q"', 1, 12, "unknown escape"),
         ("root ::= [b-a]", 1, 14, "out of order"),
         ("root ::= []", 1, 10, "matches nothing"),
-        ("root ::= " + "(" * 100, 1, 70, "nested"),
+        ("root ::= " + "(" * 100, 1, 71, "nested"),
         ("", 1, 1, "no rule named root"),
     ],
 )
