@@ -112,7 +112,8 @@ def test_memory_comes_back(http: httpx.Client, server: ServerProcess) -> None:
 
 
 def test_two_models_swapped_under_load(http: httpx.Client, server: ServerProcess) -> None:
-    asyncio.run(swap(server, 2))  # The first time takes memory for threads and code.
+    # The first ones take memory for threads, code and their heaps.
+    asyncio.run(swap(server, SWAPS // 2))
     without = resident_without_models(http, server)
     before = count_unloads(server)
     answers = asyncio.run(swap(server, SWAPS))
