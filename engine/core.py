@@ -13,22 +13,21 @@ from msgspec import structs
 from engine import snapshot
 from engine.batch import Batch, CopyReport, Logits, MemoryOp, Rows, Runner, Span
 from engine.counters import CacheCounters, Counters
+from engine.draft import Prediction
 from engine.errors import RequestError
 from engine.kv_cache import KVCache
 from engine.logprobs import RawLogprobs
 from engine.neighbours import ThreadGovernor
 from engine.output import OutputText
 from engine.prompt_rows import PromptRows
+from engine.radix_cache import common_prefix
 from engine.request import (
     Event,
     FinishReason,
-    RequestDone,
     RequestFailed,
-    Timings,
     TokenLogprob,
     TokenOutput,
     TopLogprob,
-    Usage,
 )
 from engine.scheduler import Scheduler, Step
 from engine.sequence import Constraint, RequestState, Sequence
@@ -84,6 +83,7 @@ class EngineCore:
         self._context = context
         self._governor = governor
         self._rows = PromptRows(row_budget)
+        self._can_draft = runner.can_trim and not deterministic
         self._eog = sorted(vocabulary.end_of_generation)
         self._scratch = np.empty(vocabulary.n_vocab, np.float32)
         self._copy = np.empty(vocabulary.n_vocab, np.float32)
@@ -91,6 +91,7 @@ class EngineCore:
         core = weakref.proxy(self)
         self.scheduler = Scheduler(
             kv_cache,
+            context=context,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
             max_rows=runner.max_rows,
@@ -119,6 +120,8 @@ class EngineCore:
         request = state.request
         hidden = self._vocabulary.control - request.special_tokens
         token_bytes = self._vocabulary.token_bytes
+        if request.prediction and self._can_draft:
+            state.prediction = Prediction(list(request.prediction))
         choices = []
         for index in range(request.n // state.n_alike):
             output = OutputText(token_bytes, hidden, request.stop, request.include_stop)
@@ -149,7 +152,8 @@ class EngineCore:
         report = self._runner.take_report()
         ended = time.monotonic()
         seconds, n_prompt = ended - began - report.seconds, step.n_prompt
-        self.scheduler.costs.observe(seconds, step.n_decode, n_prompt)
+        if not step.n_drafted:
+            self.scheduler.costs.observe(seconds, step.n_decode, n_prompt)
         self.counters.step(ended, seconds, step.n_decode, n_prompt)
         costs = self.scheduler.costs
         self._kv.learn(report, costs.prompt_token, costs.decode)
@@ -160,7 +164,10 @@ class EngineCore:
             self._begin(sequence, sequence.group.prompt_row.copy(), out)
         for sequence, rows in self._ready(step, logits):
             state, row = sequence.group, rows[-1]
-            if sequence.decoding:
+            if sequence.n_waiting < 0:
+                drafted = rows[sequence.n_waiting - 1 :]
+                self._sample(sequence, drafted[0], out, drafted)
+            elif sequence.decoding:
                 self._sample(sequence, row, out)
             else:
                 self._rows.put(state.request.prompt, state.lora, row)
@@ -181,9 +188,9 @@ class EngineCore:
         for sequence, span in self.scheduler.update(step):
             start, end = end, end + span.n_rows
             rows = logits[start:end]
-            if span.rows is Rows.ALL:
+            if span.rows is Rows.ALL and not sequence.decoding:
                 self._note_prompt(sequence, span, rows)
-            if not sequence.n_waiting:
+            if sequence.n_waiting <= 0:
                 yield sequence, rows
 
     def _note_prompt(self, sequence: Sequence, span: Span, rows: Logits) -> None:
@@ -195,14 +202,20 @@ class EngineCore:
             raw = RawLogprobs(row, state.request.prompt_logprobs, self._scratch)
             state.prompt_logprobs.append(self._logprob(token, raw))
 
-    def _sample(self, sequence: Sequence, row: Row, out: Outgoing) -> None:
-        """Draw the next token of `sequence` from `row`, which is overwritten."""
+    def _sample(
+        self, sequence: Sequence, row: Row, out: Outgoing, drafted: Logits | None = None
+    ) -> None:
+        """Draw the next token of `sequence` from `row`, which is overwritten; of `drafted` rows, of
+        which it is the first, as many as tokens come true and one more."""
         state = sequence.group
         if state.request.id not in self.states:
             return  # Another choice of the request failed in this step.
         before = sequence.n_generated
         try:
-            stop_reason = self._advance(sequence, row)
+            if drafted is None:
+                stop_reason = self._advance(sequence, row)
+            else:
+                stop_reason = self._advance_drafted(sequence, drafted)
         except RequestError as error:
             self.abort(state.request.id)
             out.append((state, RequestFailed(error)))
@@ -235,6 +248,24 @@ class EngineCore:
         stop_reason = self._append(sequence, token, logprob)
         if sequence.constraint is not None and sequence.finish_reason is None:
             stop_reason = self._append_forced(sequence, sequence.constraint)
+        return stop_reason
+
+    def _advance_drafted(self, sequence: Sequence, rows: Logits) -> str | int | None:
+        """As `_advance`, row by row for as long as what is drawn is what was drafted."""
+        draft = sequence.draft
+        assert draft is not None
+        start, n_right, n_new = len(sequence.tokens), 0, 0
+        stop_reason: str | int | None = None
+        try:
+            while n_right == n_new and sequence.finish_reason is None:
+                stop_reason = self._advance(sequence, rows[n_right])
+                drawn = sequence.tokens[start:]
+                n_right, n_new = common_prefix(drawn, draft.proposed), len(drawn)
+        finally:
+            n_right = common_prefix(sequence.tokens[start:], draft.proposed)
+            self.counters.drafted(len(draft.proposed), n_right)
+            draft.settle(n_right)
+            self.scheduler.settle(sequence, start + n_right)
         return stop_reason
 
     def _prompt_logprobs(self, sequence: Sequence, before: int) -> tuple[TokenLogprob, ...]:
@@ -323,17 +354,7 @@ class EngineCore:
         state.n_finished += state.n_alike
         if state.n_finished == state.request.n:
             del self.states[state.request.id]
-            out.append((state, self._done(state)))
-
-    def _done(self, state: RequestState) -> RequestDone:
-        usage = Usage(len(state.request.prompt), state.n_completion_tokens, state.cached_tokens)
-        timings = Timings(
-            queued=state.started - state.submitted,
-            prefill=state.first_token - state.started,
-            decode=time.monotonic() - state.first_token,
-        )
-        reasons = tuple(c.finish_reason for c in state.choices if c.finish_reason is not None)
-        return RequestDone(usage, timings, reasons * state.n_alike)
+            out.append((state, state.done(time.monotonic())))
 
     def snapshot(self, waiting: int, slots: int) -> Snapshot:
         """What is going on; from any thread."""

@@ -46,6 +46,10 @@ class Counters:
         self.prompt_tokens = 0
         """Computed; what was found in the cache is not among them."""
         self.generated_tokens = 0
+        self.draft_tokens = 0
+        """Predicted tokens that were computed ahead."""
+        self.accepted_tokens = 0
+        """Of these, the ones that came true."""
         self._ended = 0.0
 
     def step(self, ended: float, seconds: float, n_decode: int, n_prompt: int) -> None:
@@ -57,6 +61,11 @@ class Counters:
             self.token_gaps.observe(ended - self._ended, n_decode)
         self.prompt_tokens += n_prompt
         self._ended = ended
+
+    def drafted(self, n_tokens: int, n_accepted: int) -> None:
+        """So many predicted tokens were computed ahead for one answer."""
+        self.draft_tokens += n_tokens
+        self.accepted_tokens += n_accepted
 
 
 class CacheCounters:

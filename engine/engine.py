@@ -155,7 +155,7 @@ class Engine(EngineThread[RequestState, Stream, Event]):
             raise RequestError("the prompt has no tokens")
         if len(request.prompt) >= self.info.context:
             raise ContextLengthExceeded(len(request.prompt), self.info.context)
-        for ids in filter(None, (request.prompt, request.sampling.logit_bias)):
+        for ids in filter(None, (request.prompt, request.sampling.logit_bias, request.prediction)):
             self.tokenizer.check(min(ids))
             self.tokenizer.check(max(ids))
         if request.n < 1 or request.max_tokens < 0:

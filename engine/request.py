@@ -112,6 +112,9 @@ class Request(Struct, frozen=True, kw_only=True):
     """Key of the fair share: waiting requests of different users are admitted in turn."""
     lora: tuple[LoraScale, ...] | None = None
     """The adapters that count, all others are off; None: as the model is configured."""
+    prediction: tuple[int, ...] = ()
+    """Tokens that are expected of the answer, anywhere in it: drafts, which change its cost only.
+    Without effect where `ModelInfo.can_draft` is false."""
     cache_key: str = ""
     """Prefixes of requests with the same key are kept together: each use renews them all."""
     checkpoints: tuple[int, ...] = ()
@@ -162,6 +165,10 @@ class Usage(Struct, frozen=True):
     completion_tokens: int
     cached_tokens: int
     """Prompt tokens whose KV was there already and were not computed."""
+    accepted_prediction_tokens: int = 0
+    """Of the completion, tokens that were computed ahead because they were predicted."""
+    rejected_prediction_tokens: int = 0
+    """Predicted tokens that were computed, but are not in the completion."""
 
 
 class Timings(Struct, frozen=True):

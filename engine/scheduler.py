@@ -7,8 +7,9 @@ from operator import attrgetter
 
 from msgspec import Struct
 
-from engine.batch import Batch, Drop, Restore, Rows, Save, Span
+from engine.batch import Batch, Drop, Restore, Rows, Save, Span, Trim
 from engine.costs import StepCosts
+from engine.draft_budget import DraftBudget
 from engine.exact import CHUNK, whole_chunks
 from engine.kv_cache import KVCache
 from engine.lora import LoraSet, LoraTurns
@@ -40,6 +41,8 @@ class Step(Struct):
     batch: Batch
     sequences: list[Sequence]
     n_decode: int
+    n_drafted: int = 0
+    """Tokens that were only predicted."""
     whole: list[Sequence] = []
     """Admitted with nothing to compute: the logits after their prompt are known."""
 
@@ -59,6 +62,7 @@ class Scheduler:
         self,
         kv_cache: KVCache,
         *,
+        context: int,
         batch_size: int,
         ubatch_size: int,
         max_rows: int,
@@ -74,6 +78,9 @@ class Scheduler:
         """Slot → sequence."""
         self.costs = StepCosts()
         self._kv = kv_cache
+        self._draft_budget = DraftBudget(
+            context, min(batch_size, ubatch_size), max_rows, max_stall, self.costs
+        )
         self._batch_size = batch_size
         self._ubatch_size = ubatch_size
         self._max_rows = max_rows
@@ -150,23 +157,27 @@ class Scheduler:
         return self._plain_step(lora, active) or self._mixed_step(lora, active)
 
     def _plain_step(self, lora: LoraSet, active: list[Sequence]) -> Step | None:
-        """One token of each, if that is all there is to do."""
+        """One token of each, if that is all there can be to do."""
         if len(active) > self._batch_size:
             return None
         spans = []
         for each in sorted(active, key=attrgetter("slot")):
             start = each.n_computed
-            if len(each.tokens) != start + 1 or not each.decoding:
+            if len(each.tokens) != start + 1 or not each.decoding or each.draft is not None:
                 return None
             spans.append(Span(each.slot, start, each.tokens[start:], Rows.LAST))
         sequences = [self.running[span.slot] for span in spans]
         whole, self._whole = self._whole, []
-        return Step(Batch(self._kv.take_ops(), spans, lora), sequences, len(spans), whole)
+        return Step(Batch(self._kv.take_ops(), spans, lora), sequences, len(spans), whole=whole)
 
     def _mixed_step(self, lora: LoraSet, active: list[Sequence]) -> Step:
         decoding = [each for each in active if each.decoding]
         shares = self._decode_shares(decoding)
-        budget = self._prompt_budget(sum(shares.values()), stalls=self._anyone_decodes())
+        alone = sum(each.decoding for each in self.running.values()) == 1
+        drafts = self._draft_budget.drafts(active, shares, alone=alone)
+        n_drafted = sum(map(len, drafts.values()))
+        n_decode = sum(shares.values()) + n_drafted
+        budget = self._prompt_budget(n_decode, stalls=self._anyone_decodes())
         # Every other sequence may want one row.
         rows = self._max_rows - (len(active) - 1)
         prompts = (each for each in active if not each.decoding)
@@ -178,12 +189,14 @@ class Scheduler:
                 share = self._share(sequence, budget)
             shares[sequence.slot] = share
             budget -= share
-        step = Step(Batch(self._kv.take_ops(), [], lora), [], len(decoding), self._whole)
+        batch = Batch(self._kv.take_ops(), [], lora)
+        step = Step(batch, [], len(decoding), n_drafted, self._whole)
         self._whole = []
         for slot, n_tokens in sorted(shares.items()):
             if n_tokens:
                 step.sequences.append(self.running[slot])
-                step.batch.spans.append(self._span(self.running[slot], n_tokens))
+                span = self._span(self.running[slot], n_tokens, drafts.get(slot))
+                step.batch.spans.append(span)
         return step
 
     def _decode_shares(self, decoding: list[Sequence]) -> dict[int, int]:
@@ -287,8 +300,10 @@ class Scheduler:
         least = self._alignment if stalls else max(self._alignment, 4 * PROMPT_ALIGNMENT)
         return max(min(least, self._ubatch_size, room), due)
 
-    def _span(self, sequence: Sequence, n_tokens: int) -> Span:
+    def _span(self, sequence: Sequence, n_tokens: int, draft: list[int] | None = None) -> Span:
         start, end = sequence.n_computed, sequence.n_computed + n_tokens
+        if draft:
+            return Span(sequence.slot, start, sequence.tokens[start:end] + draft, Rows.ALL)
         rows = Rows.LAST if end == len(sequence.tokens) else Rows.NONE
         if sequence.wants_prompt_rows and not sequence.decoding:
             rows = Rows.ALL
@@ -306,6 +321,12 @@ class Scheduler:
                 ready.append((sequence, span))
         return ready
 
+    def settle(self, sequence: Sequence, n_right: int) -> None:
+        """Of what was computed the first `n_right` tokens are the choice's: the rest goes."""
+        if n_right < sequence.n_computed:
+            self._kv.queue(Trim(sequence.slot, n_right))
+            sequence.n_computed = n_right
+
     def fork(self, leader: Sequence) -> None:
         """The leader's prompt is computed: keep its state for the other choices of the request."""
         state = leader.group
@@ -320,7 +341,8 @@ class Scheduler:
             if self._deterministic:
                 self._kv.release(sequence.slot, whole_chunks(sequence), more=True)
             else:
-                self._kv.release(sequence.slot, sequence.held)
+                drafted = sequence.n_waiting < 0
+                self._kv.release(sequence.slot, sequence.held, more=drafted)
 
     def remove(self, state: RequestState) -> None:
         """Forget a request wherever it is: waiting, in prefill, decoding or partly started."""

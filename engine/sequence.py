@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Protocol
 
 from engine.disk_cache import Fetch
+from engine.draft import Draft, Prediction
 from engine.lora import LoraSet
 from engine.output import OutputText
 from engine.prefix_index import Held
-from engine.request import FinishReason, Request, TokenLogprob
+from engine.request import (
+    FinishReason,
+    Request,
+    RequestDone,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
 from engine.sampler import Sampler
 from engine.thought import ThoughtLimit
 from engine.vocab_math import Row
@@ -61,11 +69,13 @@ class Sequence:
         self.constraint = constraint
         self.thought = ThoughtLimit(request.thought) if request.thought is not None else None
         self.sampler = Sampler(request.sampling, request.prompt, index)
+        self.draft = Draft(group.prediction, len(self.tokens)) if group.prediction else None
         self.finish_reason: FinishReason | None = None
 
     @property
     def n_waiting(self) -> int:
-        """Tokens the model has not seen yet: 1 while decoding, more in prefill."""
+        """Tokens the model has not seen yet: 1 while decoding, more in prefill. Below 0 while
+        drafted tokens are computed of which it is not known yet whether they come."""
         return len(self.tokens) - self.n_computed
 
     @property
@@ -113,6 +123,8 @@ class RequestState:
         self.request = request
         self.lora = lora
         self.constraint = constraint
+        self.prediction: Prediction | None = None
+        """What its choices are expected to say, where that is of use."""
         self.choices: list[Sequence] = []
         self.unstarted: list[Sequence] = []
         """Choices that wait for a slot after the first has computed the prompt."""
@@ -136,7 +148,23 @@ class RequestState:
         """Choices that each sequence stands for: where nothing is drawn they are all the same."""
         return self.request.n if self.request.sampling.greedy else 1
 
-    @property
-    def n_completion_tokens(self) -> int:
-        """Generated tokens over all choices."""
-        return self.n_alike * sum(choice.n_generated for choice in self.choices)
+    def done(self, ended: float) -> RequestDone:
+        """The last event of a request whose choices have all ended; seconds, monotonic."""
+        timings = Timings(
+            queued=self.started - self.submitted,
+            prefill=self.first_token - self.started,
+            decode=ended - self.first_token,
+        )
+        reasons = tuple(c.finish_reason for c in self.choices if c.finish_reason is not None)
+        return RequestDone(self._usage(), timings, reasons * self.n_alike)
+
+    def _usage(self) -> Usage:
+        """Generated tokens count over all choices."""
+        drafts = [choice.draft for choice in self.choices if choice.draft is not None]
+        return Usage(
+            prompt_tokens=len(self.request.prompt),
+            completion_tokens=self.n_alike * sum(each.n_generated for each in self.choices),
+            cached_tokens=self.cached_tokens,
+            accepted_prediction_tokens=self.n_alike * sum(each.n_accepted for each in drafts),
+            rejected_prediction_tokens=self.n_alike * sum(each.n_rejected for each in drafts),
+        )

@@ -99,6 +99,9 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Changes with the file, the build and the settings that change bits."""
     can_trim: bool = True
     """Whether the memory can forget a sequence's end; recurrent and hybrid ones cannot."""
+    can_draft: bool = True
+    """Whether predicted tokens are computed ahead: the memory must forget those that do not come,
+    and a row's bits must not have to be the same in any company."""
     window: int = 0
     """Tokens that layers with a sliding window see; 0 where there are none."""
     lora: tuple[LoraScale, ...] = ()

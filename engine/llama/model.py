@@ -171,6 +171,7 @@ class Model:
         api, model, tokenizer = self._api, self._model, self.tokenizer
         assert settings.context
         description = _read_string(api.llama_model_desc, model)
+        can_trim = not (api.llama_model_is_recurrent(model) or api.llama_model_is_hybrid(model))
         template = api.llama_model_chat_template(model, None)
         return ModelInfo(
             architecture=self._meta("general.architecture") or "unknown",
@@ -188,7 +189,8 @@ class Model:
             eos_token=tokenizer.spelling(tokenizer.eos),
             device=self._device(settings),
             fingerprint=self._fingerprint(settings),
-            can_trim=not (api.llama_model_is_recurrent(model) or api.llama_model_is_hybrid(model)),
+            can_trim=can_trim,
+            can_draft=can_trim and not settings.deterministic,
             window=api.llama_model_n_swa(model),
             lora=tuple(LoraScale(each.label, each.scale) for each in settings.lora),
         )
