@@ -48,6 +48,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     step_seconds: float
     prompt_tokens: int
     generated_tokens: int
+    draft_tokens: int
+    """Predicted tokens that were computed ahead."""
+    accepted_tokens: int
     threads: int
 
 
@@ -72,6 +75,8 @@ def take(
         step_seconds=counters.steps.sum,
         prompt_tokens=counters.prompt_tokens,
         generated_tokens=counters.generated_tokens,
+        draft_tokens=counters.draft_tokens,
+        accepted_tokens=counters.accepted_tokens,
         threads=threads,
     )
 

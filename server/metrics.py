@@ -189,10 +189,22 @@ def _tokens(engines: Iterable[tuple[str, Engine]]) -> Iterator[Metric]:
     generated = CounterMetricFamily(
         "ingle_generation_tokens", "Tokens of answers.", labels=("model",)
     )
+    drafted = CounterMetricFamily(
+        "ingle_spec_decode_num_draft_tokens",
+        "Predicted tokens that were computed ahead.",
+        labels=("model",),
+    )
+    accepted = CounterMetricFamily(
+        "ingle_spec_decode_num_accepted_tokens",
+        "Of these, the ones that the answers took.",
+        labels=("model",),
+    )
     for name, engine in engines:
         prompt.add_metric((name,), engine.counters.prompt_tokens)
         generated.add_metric((name,), engine.counters.generated_tokens)
-    yield from (prompt, generated)
+        drafted.add_metric((name,), engine.counters.draft_tokens)
+        accepted.add_metric((name,), engine.counters.accepted_tokens)
+    yield from (prompt, generated, drafted, accepted)
 
 
 def _steps(engines: Iterable[tuple[str, Engine]]) -> Iterator[Metric]:

@@ -113,6 +113,7 @@ def request(
     thought: ThoughtBudget | None = None,
     defaults: SamplingParams = NEUTRAL,
     checkpoints: tuple[int, ...] = (),
+    prediction: tuple[int, ...] = (),
 ) -> Request:
     """The engine's request for `prompt`, in a context of `context` tokens; `defaults` are the
     model's own.
@@ -139,6 +140,7 @@ def request(
         lora=lora_scales(options.lora),
         cache_key=options.prompt_cache_key or "",
         checkpoints=checkpoints,
+        prediction=prediction,
     )
 
 

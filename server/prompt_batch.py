@@ -119,6 +119,8 @@ def total(parts: Sequence[RequestDone]) -> RequestDone:
             sum(usage.prompt_tokens for usage in usages),
             sum(usage.completion_tokens for usage in usages),
             sum(usage.cached_tokens for usage in usages),
+            sum(usage.accepted_prediction_tokens for usage in usages),
+            sum(usage.rejected_prediction_tokens for usage in usages),
         ),
         Timings(
             queued=min(timing.queued for timing in timings),

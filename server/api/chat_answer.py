@@ -149,7 +149,11 @@ def usage(done: RequestDone, reasoning_tokens: int) -> Usage:
         completion_tokens=counts.completion_tokens,
         total_tokens=counts.prompt_tokens + counts.completion_tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=counts.cached_tokens),
-        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=reasoning_tokens),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=reasoning_tokens,
+            accepted_prediction_tokens=counts.accepted_prediction_tokens,
+            rejected_prediction_tokens=counts.rejected_prediction_tokens,
+        ),
     )
 
 

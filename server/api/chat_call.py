@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from engine.errors import ContextLengthExceeded
 from engine.request import Request, ThoughtBudget
 from server import conversation, prepare
 from server.answers import ChoiceReader
@@ -20,7 +21,7 @@ from server.protocol.chat_completions import ChatCompletionRequest
 from server.protocol.completions import CompletionRequest
 from server.tools import Toolset, read_toolset
 
-UNSERVED = ("prediction", "audio", "web_search_options")
+UNSERVED = ("audio", "web_search_options")
 """Fields that are refused unless they are null, false or an empty list."""
 
 
@@ -96,6 +97,7 @@ async def prepare_chat(
             special_tokens=model.answers.special_tokens(tools),
             thought=thought_budget(wire, model, prompt.text),
             checkpoints=prompt.checkpoints,
+            prediction=await predicted_tokens(wire, model),
         ),
         new_reader=lambda index: model.answers.reader(
             prompt.text, separate=separate, seed=f"{id}/{index}", tools=tools
@@ -114,7 +116,7 @@ async def prepare_chat(
 
 
 def unread(wire: ChatCompletionRequest, model: ServedModel, call: ChatCall) -> list[str]:
-    """Options for the template, or for a thought, of which this model knows nothing."""
+    """Options for the template, for a thought or a draft, of which this model knows nothing."""
     variables, learned = model.format.template.variables, model.format.learned
     thinks = bool(learned.thought.learned or learned.switch or "enable_thinking" in variables)
     known = {
@@ -122,6 +124,7 @@ def unread(wire: ChatCompletionRequest, model: ServedModel, call: ChatCall) -> l
         "enable_thinking": thinks,
         "reasoning_budget": call.request.thought is not None,
         "verbosity": "verbosity" in variables,
+        "prediction": model.engine.info.can_draft,
     }
     found = [name for name, read in known.items() if not read and asks(getattr(wire, name))]
     kwargs = wire.chat_template_kwargs or {}
@@ -131,6 +134,29 @@ def unread(wire: ChatCompletionRequest, model: ServedModel, call: ChatCall) -> l
 def asks(value: object) -> bool:
     """A model that does not think is as one that was told not to."""
     return value is not None and value is not False and value != "none"
+
+
+async def predicted_tokens(wire: ChatCompletionRequest, model: ServedModel) -> tuple[int, ...]:
+    """The prediction as the model would write it; () where it is of no use to this model.
+
+    Raises InvalidRequest for what could not be an answer: it is longer than the context.
+    """
+    if wire.prediction is None:
+        return ()
+    content, context = wire.prediction.content, model.engine.info.context
+    text = content if isinstance(content, str) else "".join(part.text for part in content)
+    try:
+        model.prompt_text.check_length(text)
+        tokens = await conversation.encode(model, text, add_special=False, parse_special=False)
+        if len(tokens) > context:
+            raise ContextLengthExceeded(len(tokens), context)
+    except ContextLengthExceeded as error:
+        raise InvalidRequest(
+            f"the prediction has more tokens than the context of one request, {context}",
+            loc=("body", "prediction", "content"),
+            code="context_length_exceeded",
+        ) from error
+    return tuple(tokens) if model.engine.info.can_draft else ()
 
 
 def thought_budget(

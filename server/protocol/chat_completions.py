@@ -57,6 +57,21 @@ class StreamOptions(Struct):
     include_obfuscation: bool | None = None
 
 
+class PredictedPart(Struct):
+    """A piece of the text. Its type is a field, as a tag might be left out where it is the only
+    one."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Prediction(Struct):
+    """Text that is expected of the answer; parts are joined."""
+
+    type: Literal["content"]
+    content: str | list[PredictedPart]
+
+
 class ChatCompletionRequest(GenerationOptions, kw_only=True):
     """Every field that means something here; all others are listed in `x-ignored-params`."""
 
@@ -79,7 +94,7 @@ class ChatCompletionRequest(GenerationOptions, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool | None = None
     """The last message is the beginning of the answer (vLLM's name for it)."""
-    prediction: dict[str, Any] | None = None
+    prediction: Prediction | None = None
     store: bool | None = None
     fallbacks: list[str] | None = None
     modalities: list[str] | None = None
@@ -143,7 +158,7 @@ class PromptTokensDetails(Struct):
 
 
 class CompletionTokensDetails(Struct):
-    """Of the generated tokens, those of a kind."""
+    """Of the generated tokens, those of a kind; rejected ones are no part of the answer."""
 
     reasoning_tokens: int = 0
     audio_tokens: int = 0

@@ -134,6 +134,8 @@ class FakeEngine:
             step_seconds=self.counters.steps.sum,
             prompt_tokens=self.counters.prompt_tokens,
             generated_tokens=self.counters.generated_tokens,
+            draft_tokens=self.counters.draft_tokens,
+            accepted_tokens=self.counters.accepted_tokens,
             threads=2,
         )
 

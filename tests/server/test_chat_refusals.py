@@ -190,7 +190,6 @@ FILE = {"type": "file", "file": {"file_id": "x"}}
 UNSERVED: list[tuple[dict[str, Any], str]] = [
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"tools": [{"type": "code_interpreter"}]}, "tools[0].type"),
-    ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
     ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
     ({"web_search_options": {}}, "web_search_options"),
     ({"modalities": ["text", "audio"]}, "modalities[1]"),

@@ -69,12 +69,15 @@ async def test_requests_are_counted_by_route_status_and_model(
 
 async def test_engines_are_read_when_they_are_asked(client: Client, engine: FakeEngine) -> None:
     engine.counters.generated_tokens = 7
+    engine.counters.drafted(9, 5)
     engine.counters.step(10.0, 0.004, n_decode=0, n_prompt=16)
     engine.counters.step(10.01, 0.3, n_decode=2, n_prompt=0)
     found = await samples(client)
     model = "fake-model"
     assert found[key("generation_tokens_total", model=model)] == 7
     assert found[key("prompt_tokens_total", model=model)] == 16
+    assert found[key("spec_decode_num_draft_tokens_total", model=model)] == 9
+    assert found[key("spec_decode_num_accepted_tokens_total", model=model)] == 5
     assert found[key("step_duration_seconds_bucket", model=model, le="0.005")] == 1
     assert found[key("step_duration_seconds_bucket", model=model, le="+Inf")] == 2
     assert found[key("inter_token_latency_seconds_count", model=model)] == 2
