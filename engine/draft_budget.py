@@ -28,10 +28,10 @@ class DraftBudget(Struct, frozen=True):
     costs: StepCosts
 
     def drafts(
-        self, active: list[Sequence], shares: dict[int, int], *, alone: bool
+        self, active: list[Sequence], shares: dict[int, int], *, stalls: bool
     ) -> dict[int, list[int]]:
         """Slot → tokens to compute ahead, beside `shares` (slot → tokens) of those of the `active`
-        sequences that decode; `alone`: only one does, of all that run."""
+        sequences that decode; `stalls`: answers without a prediction wait meanwhile."""
         # A run that a grammar forces may be too long for one step: nothing follows it yet.
         whole = [each for each in active if shares.get(each.slot) == each.n_waiting]
         drafting = [each for each in whole if each.draft is not None]
@@ -39,9 +39,9 @@ class DraftBudget(Struct, frozen=True):
             return {}
         rows = self.max_rows - len(active) - sum(shares[each.slot] for each in drafting)
         most = min(rows, self.batch_size - sum(shares.values()))
-        if not alone:
+        if stalls:
             most = min(most, self.costs.affordable(self.max_stall, MOST_DRAFT))
-        each_most, least = most // len(drafting), 1 if alone else WORTH_A_PASS
+        each_most, least = most // len(drafting), WORTH_A_PASS if stalls else 1
         drafts = {each.slot: self._draft(each, each_most, least) for each in drafting}
         return {slot: draft for slot, draft in drafts.items() if draft}
 

@@ -173,8 +173,8 @@ class Scheduler:
     def _mixed_step(self, lora: LoraSet, active: list[Sequence]) -> Step:
         decoding = [each for each in active if each.decoding]
         shares = self._decode_shares(decoding)
-        alone = sum(each.decoding for each in self.running.values()) == 1
-        drafts = self._draft_budget.drafts(active, shares, alone=alone)
+        watched = any(each.decoding and each.draft is None for each in self.running.values())
+        drafts = self._draft_budget.drafts(active, shares, stalls=watched)
         n_drafted = sum(map(len, drafts.values()))
         n_decode = sum(shares.values()) + n_drafted
         budget = self._prompt_budget(n_decode, stalls=self._anyone_decodes())

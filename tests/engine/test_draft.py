@@ -69,6 +69,17 @@ def test_a_stall_that_cannot_be_afforded_is_not_risked() -> None:
     assert {len(span.tokens) for batch in runner.batches for span in batch.spans} == {1, 3}
 
 
+def test_choices_with_one_prediction_do_not_wait_for_each_other() -> None:
+    runner = FakeRunner()
+    harness = Harness(make_core(runner))
+    harness.core.scheduler.costs.observe(9.0, 0, 100)
+    answer = harness.add(request("a", PROMPT, 60, n=2, prediction=tuple(answer_of(60))))
+    harness.run()
+    assert answer.texts == dict.fromkeys(range(2), continuation(PROMPT, 60))
+    assert len(runner.batches) < 15
+    assert max(batch.n_tokens for batch in runner.batches) <= runner.max_rows
+
+
 @pytest.mark.parametrize("field", ["can_trim", "deterministic"])
 def test_where_nothing_can_be_taken_back_there_are_no_drafts(field: str) -> None:
     runner = FakeRunner()
