@@ -242,6 +242,8 @@ def test_what_cannot_run_is_refused_before_it_reaches_the_thread(smollm2: Path) 
             bias = SamplingParams(logit_bias={tokens[0]: 1.0})
             with pytest.raises(InvalidToken):
                 engine.submit(request("a", [5], sampling=bias))
+            with pytest.raises(InvalidToken):
+                engine.submit(request("a", [5], prediction=(5, *tokens)))
         streams = [engine.submit(request(f"{i}", [5, 6], max_tokens=400)) for i in range(3)]
         with pytest.raises(QueueFull) as full:
             engine.submit(request("one more", [5]))
