@@ -14,6 +14,8 @@ LEAST_DRAFT, MOST_DRAFT = 2, 15
 """Tokens at a time: as many as have come true in a row, within these. The most makes a pass of 16
 rows, of which kernels work on groups."""
 
+MOST_REST = 64
+
 
 class Prediction:
     """The tokens that a request expects of its answers; the choices share it."""
@@ -53,6 +55,10 @@ class Draft:
         """Of the token that is expected next; where it was lost, if `_run` is None."""
         self._run: int | None = 0
         """Tokens in a row that came as expected; None where the place is not known."""
+        self._n_misled = 0
+        """Places in a row that were found and where nothing came true."""
+        self._rest = 0
+        """Tokens for which no place is looked for."""
         self.proposed: list[int] = []
         """Of the step that is being computed."""
         self.n_accepted = 0
@@ -77,12 +83,23 @@ class Draft:
             self._place += 1
             self._run += 1
             return
-        self._run = None
-        if at - GRAM + 1 < self._n_prompt:
+        self._lose()
+        self._rest -= 1
+        if self._rest >= 0 or at - GRAM + 1 < self._n_prompt:
             return
-        place = self._prediction.find(tuple(tokens[at - GRAM + 1 : at + 1]), self._place)
+        # Where nothing followed before, nothing will: the next place like it may be the one.
+        least = self._place + (self._n_misled > 0)
+        place = self._prediction.find(tuple(tokens[at - GRAM + 1 : at + 1]), least)
         if place is not None:
             self._place, self._run = place, 0
+
+    def _lose(self) -> None:
+        """What looks like the prediction again and again, and is not, is looked for less often."""
+        if self._run is None:
+            return
+        self._n_misled = self._n_misled + 1 if self._run == 0 else 0
+        self._rest = min(2**self._n_misled, MOST_REST) if self._n_misled > 1 else 0
+        self._run = None
 
     def settle(self, n_accepted: int) -> None:
         """Of what was proposed, so many tokens came true."""

@@ -240,7 +240,7 @@ class KVCache:
         """Take `slot` with its first `length` tokens; the rest is copied if it is worth it."""
         held = self._idle.take(slot)
         if len(held.tokens) >= length + WORTH_COPYING:
-            self._keep(slot, held)
+            self._keep(slot, held, stays=length)
         if length:
             self._trim(slot, length, len(held.tokens))
         elif held.tokens:
@@ -264,13 +264,13 @@ class KVCache:
         self._keep(slot, self._idle.take(slot), spare)
         return slot
 
-    def _keep(self, slot: int, held: Held, spare: HostCopy | None = None) -> None:
-        """Copy a slot that is about to lose what it holds."""
+    def _keep(self, slot: int, held: Held, spare: HostCopy | None = None, stays: int = 0) -> None:
+        """Copy a slot that is about to lose what it holds beyond the `stays` first tokens."""
         n_held = len(held.tokens)
         if not self._rules.floor_of(n_held):
             self._copies.keep(slot, held, spare)
             return
-        for length in self._rules.ends(held, self._idle.floor(slot)):
+        for length in self._rules.ends(held, max(stays, self._idle.floor(slot))):
             cut = structs.replace(held, tokens=held.tokens[:length])
             self._copies.keep(slot, cut, spare, trim=length < n_held)
 

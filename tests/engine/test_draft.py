@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -78,6 +79,31 @@ def test_choices_with_one_prediction_do_not_wait_for_each_other() -> None:
     assert answer.texts == dict.fromkeys(range(2), continuation(PROMPT, 60))
     assert len(runner.batches) < 15
     assert max(batch.n_tokens for batch in runner.batches) <= runner.max_rows
+
+
+def test_a_run_of_one_token_is_followed_past_a_wrong_one() -> None:
+    predicted = [9] * 20 + [8] + [9] * 20
+    draft = Draft(Prediction(predicted), 0)
+    tokens: list[int] = []
+    while len(tokens) < 41:
+        proposed = draft.propose(tokens, 99)
+        right = next((at for at, t in enumerate(proposed) if t != 9), len(proposed))
+        draft.settle(right)
+        tokens += [9] * (right + 1)
+    assert draft.n_accepted > 25
+    assert draft.n_rejected < 25
+
+
+def test_what_misleads_is_looked_for_less_and_less() -> None:
+    """Each three tokens stand in the prediction, and what follows there never comes."""
+    rng = random.Random(3)
+    said = [rng.randrange(4) for _ in range(600)]
+    predicted = [token for at in range(3, 600) for token in (*said[at - 3 : at], 4 + said[at])]
+    draft = Draft(Prediction(predicted), 0)
+    for length in range(600):
+        draft.propose(said[:length], 99)
+        draft.settle(0)
+    assert draft.n_rejected < 120
 
 
 @pytest.mark.parametrize("field", ["can_trim", "deterministic"])

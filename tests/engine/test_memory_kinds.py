@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.engine import Engine
-from engine.request import Request, RequestDone, SamplingParams, TokenOutput
+from engine.request import Request, RequestDone, SamplingParams, TokenOutput, Usage
 from engine.settings import ModelSettings
 from tests.engine.tiny_models import KINDS, write
 
@@ -245,6 +245,54 @@ def test_every_source_gives_the_same_bits(model: Path, unified: bool) -> None:
             if engine.info.can_trim:
                 assert cached >= 96
         busy.cancel()
+        await asyncio.to_thread(engine.close)
+
+    asyncio.run(scenario())
+
+
+async def long_answer(
+    engine: Engine, name: str, prompt: list[int], prediction: tuple[int, ...] = ()
+) -> tuple[list[int], Usage]:
+    """80 tokens, and the counts."""
+    request = Request(
+        id=name,
+        prompt=prompt,
+        max_tokens=80,
+        sampling=SamplingParams(temperature=0),
+        logprobs=0,
+        ignore_eos=True,
+        prediction=prediction,
+    )
+    tokens: list[int] = []
+    async for event in engine.generate(request):
+        match event:
+            case TokenOutput():
+                tokens += [each.token for each in event.logprobs]
+            case RequestDone():
+                return tokens, event.usage
+    raise AssertionError("the request failed")
+
+
+def test_a_prediction_leaves_what_was_right_in_memory(model: Path) -> None:
+    """Trimmed within a window and beyond it; where nothing can be trimmed nothing is drafted."""
+
+    async def scenario() -> None:
+        engine = load(model, parallel=1)
+        rng = random.Random(8)
+        for index in range(4):
+            prompt = [rng.randrange(3, 259) for _ in range(40 + 90 * index)]
+            said, _ = await long_answer(engine, f"{index}", prompt)
+            edited = [3 + t % 200 if at in (9, 31, 32, 60) else t for at, t in enumerate(said)]
+            got, usage = await long_answer(engine, f"{index}p", prompt, tuple(edited))
+            assert got == said
+            assert (usage.accepted_prediction_tokens > 30) == engine.info.can_draft
+            assert (usage.rejected_prediction_tokens > 0) == engine.info.can_draft
+            turn = [*prompt, *said[:-1], 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+            after, usage = await long_answer(engine, f"{index}t", turn)
+            fresh = load(model, parallel=1)
+            assert after == (await long_answer(fresh, "fresh", turn))[0]
+            await asyncio.to_thread(fresh.close)
+            assert usage.cached_tokens > len(prompt) or not engine.info.can_trim
         await asyncio.to_thread(engine.close)
 
     asyncio.run(scenario())
