@@ -99,12 +99,14 @@ class JsonBody(Generic[T]):
         """As `read`, from bytes."""
         try:
             body.decode()  # msgspec passes over unknown fields, whatever their bytes are
-            value = self._decoder.decode(body)
-        except msgspec.ValidationError as error:
-            value = self._decode_leniently(body, error)
+            try:
+                value = self._decoder.decode(body)
+            except msgspec.ValidationError as error:
+                value = self._decode_leniently(body, error)
+            # A frame deeper, so that nesting can be too deep here only.
+            return value, self._unknown(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _malformed(error, body) from None
-        return value, self._unknown(body)
 
     def _unknown_at_the_top(self, body: bytes) -> list[str]:
         return [key for key in _keys.decode(body) if key not in self._fields]
