@@ -73,6 +73,7 @@ def test_every_example_is_run_here() -> None:
         "Structured output",
         "Embeddings and reranking",
         "Ollama",
+        "Predicted outputs",
     }
     assert sum(map(len, EXAMPLES.values())) == README.count("```python\n")
 
@@ -93,6 +94,12 @@ def test_the_prompt_scored(run: Any) -> None:
     assert "".join(logprobs.tokens) == "The capital of France is Paris."
     assert logprobs.token_logprobs[0] is None
     assert max(logprobs.token_logprobs[1:]) < 0
+
+
+def test_a_prediction(run: Any) -> None:
+    renamed = run("Predicted outputs")["renamed"]
+    assert renamed.usage.completion_tokens_details.accepted_prediction_tokens >= 0
+    assert renamed.choices[0].message.content
 
 
 def test_stored(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
