@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from types import ModuleType
 
-from engine.llama.heap import map_large_blocks
+from engine.llama.heap import keep_heap_small
 
 log = logging.getLogger("ingle.llama")
 
@@ -54,7 +54,7 @@ class Library:
     def __init__(self) -> None:
         import llama_cpp.llama_cpp as api
 
-        map_large_blocks()
+        keep_heap_small()
         self.api: ModuleType = api
         self.log = LogTail()
         # llama.cpp calls through this pointer for as long as the process lives.
