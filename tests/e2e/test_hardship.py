@@ -106,7 +106,7 @@ def test_the_kernel_takes_the_memory_back(server: ServerProcess) -> None:
 
 
 def test_a_file_that_is_cut_off_under_the_server(model: Path, tmp_path: Path) -> None:
-    """Mapped pages are gone, the worker dies of SIGBUS, and the next one says what is wrong."""
+    """Mapped pages are gone, the worker dies of it, and the next one says what is wrong."""
     path = tmp_path / "model.gguf"
     path.write_bytes(model.read_bytes())
     with ServerProcess(("--context", "256", "--parallel", "1", "--model", str(path))) as server:
@@ -114,5 +114,6 @@ def test_a_file_that_is_cut_off_under_the_server(model: Path, tmp_path: Path) ->
         os.truncate(path, 4096)
         with pytest.raises(httpx.HTTPError):
             is_well(server)
-        server.wait_for_line("killed by SIGBUS")
+        # Which of the two it is depends on the kernel, and on what touches the page.
+        server.wait_for_line("killed by SIG(BUS|SEGV)")
         server.wait_for_line("model.gguf is truncated or corrupt")

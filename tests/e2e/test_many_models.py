@@ -113,7 +113,7 @@ def test_memory_comes_back(http: httpx.Client, server: ServerProcess) -> None:
 
 def test_two_models_swapped_under_load(http: httpx.Client, server: ServerProcess) -> None:
     # The first ones take memory for threads, code and their heaps.
-    asyncio.run(swap(server, SWAPS // 2))
+    asyncio.run(swap(server, max(SWAPS // 2, 6)))
     without = resident_without_models(http, server)
     before = count_unloads(server)
     answers = asyncio.run(swap(server, SWAPS))
