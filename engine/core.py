@@ -152,10 +152,10 @@ class EngineCore:
         report = self._runner.take_report()
         ended = time.monotonic()
         seconds, n_prompt = ended - began - report.seconds, step.n_prompt
-        if not step.n_drafted:
-            self.scheduler.costs.observe(seconds, step.n_decode, n_prompt)
-        self.counters.step(ended, seconds, step.n_decode, n_prompt)
         costs = self.scheduler.costs
+        if not step.n_drafted:
+            costs.observe(seconds, step.n_decode, n_prompt)
+        self.counters.step(ended, seconds, step.n_decode, n_prompt)
         self._kv.learn(report, costs.prompt_token, costs.decode)
         if not step.sequences and not step.whole:
             self._kv.wait(_DISK_WAIT)

@@ -243,10 +243,10 @@ class KVCache:
             self._keep(slot, held, stays=length)
         if length:
             self._trim(slot, length, len(held.tokens))
-        elif held.tokens:
+            return
+        if held.tokens:
             self._ops.append(Clear(slot))
-        if not length:
-            self._idle.set_floor(slot, 0)
+        self._idle.set_floor(slot, 0)
 
     def _restore(self, copy: HostCopy, length: int) -> int:
         """A slot with the first `length` tokens of `copy`."""

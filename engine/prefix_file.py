@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.lora import LoraSet
+from engine.whole_file import write_whole
 
 MAGIC = b"INGLEKV1"
 SUFFIX = ".prefix"
@@ -54,16 +55,8 @@ def file_name(fingerprint: str, tokens: list[int], lora: LoraSet) -> str:
 def write(directory: Path, header: Header, payload: memoryview) -> Path:
     """Written beside and renamed: under its name a file is whole. Raises OSError."""
     path = directory / file_name(header.fingerprint, header.tokens, header.lora)
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     head = msgspec.msgpack.encode(header)
-    try:
-        with unfinished.open("wb") as file:
-            file.write(MAGIC + len(head).to_bytes(4, "little") + head + digest(head))
-            file.write(payload)
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+    write_whole(path, MAGIC + len(head).to_bytes(4, "little") + head + digest(head), payload)
     return path
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ import msgspec
 from engine.gguf_check import GGUFHeader
 from engine.memory import native_libraries
 from engine.settings import ModelSettings
+from engine.whole_file import write_whole
 
 log = logging.getLogger("ingle.probe")
 
@@ -110,8 +110,6 @@ def write_entry(path: Path, entry: object) -> None:
     """Atomic: a reader sees the old or the new entry. A cache that cannot be written is a pity."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            file.write(msgspec.json.encode(entry))
-        Path(file.name).replace(path)
+        write_whole(path, msgspec.json.encode(entry))
     except OSError as error:
         log.warning("the probe's answer cannot be kept: %s", error)

@@ -107,8 +107,8 @@ class Sampler:
         """
         params = self._params
         greedy = params.greedy
-        if head is None and not greedy and self.reach(len(row)) < WIDEST_REACH:
-            head = Head(row, self.reach(len(row)))
+        if head is None and not greedy and (reach := self.reach(len(row))) < WIDEST_REACH:
+            head = Head(row, reach)
         best = int(row.argmax()) if head is None else head.best
         highest = row.item(best)
         if not math.isfinite(highest):
@@ -119,7 +119,7 @@ class Sampler:
         if 0 < params.top_k < len(row):
             return self._draw_top_k(row, head or Head(row, LIKELY), temperature)
         if params.top_p < 1.0:
-            return self._draw_nucleus(row, scratch, best, head)
+            return self._draw_nucleus(row, scratch, best, temperature, head)
         if head is None or head.tokens is None:
             weights = exponentials(row, highest, temperature, scratch)
             if params.min_p > 0.0:
@@ -138,9 +138,11 @@ class Sampler:
             tokens, weights = tokens[:count], weights[:count]
         return self._draw_among(tokens, weights)
 
-    def _draw_nucleus(self, row: Row, scratch: Row, best: int, head: Head | None) -> int:
+    def _draw_nucleus(
+        self, row: Row, scratch: Row, best: int, temperature: float, head: Head | None
+    ) -> int:
         """Of the whole vocabulary, cut by top_p."""
-        highest, temperature = row.item(best), max(self._params.temperature, LOWEST_TEMPERATURE)
+        highest = row.item(best)
         weights = exponentials(row, highest, temperature, scratch)
         goal = self._params.top_p * total(weights)
         if head is not None and head.tokens is not None:

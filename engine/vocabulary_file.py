@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from engine.probe_cache import build_identity
+from engine.whole_file import write_whole
 
 log = logging.getLogger("ingle.vocabulary")
 
@@ -69,12 +70,7 @@ class VocabularyFile:
             key = self._key()
             path = self._path(key)
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            try:
-                unfinished.write_bytes(_pack(key, flags, tokens))
-                unfinished.replace(path)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            write_whole(path, _pack(key, flags, tokens))
             files = sorted(path.parent.glob(f"*{SUFFIX}"), key=lambda p: p.stat().st_mtime)
             for old in files[:-KEPT]:
                 old.unlink(missing_ok=True)

@@ -10,11 +10,10 @@ import struct
 from pathlib import Path
 
 import gguf
-import numpy as np
 
 from engine.gguf_check import DEFAULT_ALIGNMENT, Reader, align, check_gguf
 from server.packages import find_gguf
-from tests.engine.tiny_models import EMBEDDING, LAYERS, Shapes, attention, values
+from tests.engine.tiny_models import EMBEDDING, LAYERS, Shapes, attention, fill
 
 COUNTS = struct.Struct("<QQ")
 """Of tensors and keys; they come after magic and version."""
@@ -60,10 +59,4 @@ def write_body(path: Path, n_vocab: int) -> None:
     writer.add_vocab_size(n_vocab)
     tensors: Shapes = {"token_embd.weight": (n_vocab, EMBEDDING)}
     attention(writer, tensors)
-    rng = np.random.default_rng(11)
-    for name, shape in tensors.items():
-        writer.add_tensor(name, values(rng, name, shape))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    fill(writer, tensors)

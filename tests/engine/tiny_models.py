@@ -24,6 +24,12 @@ def write(path: Path, kind: str, pooling: gguf.PoolingType | None = None) -> Pat
         writer.add_pooling_type(pooling)
     tensors: Shapes = {"token_embd.weight": (N_VOCAB, EMBEDDING)}
     build(writer, tensors)
+    fill(writer, tensors)
+    return path
+
+
+def fill(writer: gguf.GGUFWriter, tensors: Shapes) -> None:
+    """Give the tensors their values, the same every time, and write the file."""
     rng = np.random.default_rng(11)
     for name, shape in tensors.items():
         writer.add_tensor(name, values(rng, name, shape))
@@ -31,7 +37,6 @@ def write(path: Path, kind: str, pooling: gguf.PoolingType | None = None) -> Pat
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
 
 
 def write_lora(
