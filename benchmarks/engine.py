@@ -16,7 +16,6 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
@@ -58,10 +57,10 @@ class TimedRunner(LlamaRunner):
             self.bare_rate = self.bare_loop(*arguments)
         return super().run(batch)
 
-    def _compute(self, context: Any, rows: int) -> int:
+    def _compute(self, rows: int) -> int:
         began = time.perf_counter()
         self.outside.append(began - self.left)
-        address = super()._compute(context, rows)
+        address = super()._compute(rows)
         self.left = time.perf_counter()
         self.inside.append(self.left - began)
         return address
