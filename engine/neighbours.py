@@ -2,6 +2,8 @@
 
 llama.cpp's threads wait for each other at every operation: one that shares its core with a busy
 neighbour holds up all, and two threads on two cores beside one busy process are slower than one.
+The neighbour may be another machine: what the host of a virtual one gives to others, or withholds
+because of a quota, counts the same ("steal": two threads did half of what one did at 40 %).
 """
 
 from __future__ import annotations
@@ -17,11 +19,18 @@ INTERVAL = 0.5
 """Seconds between two looks."""
 BUSY, QUIET = 0.6, 0.3
 """Cores of others above which a thread gives way, and below which it comes back."""
+PROOF = 8
+"""Looks that a thread which came back must last, or the next waits twice as long."""
+LONGEST = 32
+"""Quiet looks in a row, at most, before a thread comes back."""
+
+COUNTED = (0, 2, 7)
+"""Columns of a processor in /proc/stat: user, system, steal (which some sandboxes leave out)."""
 
 
 class Usage(Struct, frozen=True):
     """Processor seconds since boot: of all processes but the niced ones, who give way by
-    themselves, and of this process."""
+    themselves, with those that the host withheld; and of this process."""
 
     all: float
     own: float
@@ -39,8 +48,7 @@ def read_usage(stat: Path = Path("/proc/stat")) -> Usage | None:
     for line in lines:
         name, *fields = line.split()
         if name in mine:
-            user, _nice, system = (int(field) for field in fields[:3])
-            ticks += user + system
+            ticks += sum(int(fields[column]) for column in COUNTED if column < len(fields))
     return Usage(ticks / os.sysconf("SC_CLK_TCK"), time.process_time())
 
 
@@ -61,6 +69,9 @@ class ThreadGovernor:
         self._now = now
         self._seen = now()
         self._usage = read()
+        self._patience = 1
+        self._calm = 0
+        self._held = PROOF
         self.threads = threads
 
     def rested(self, seconds: float) -> None:
@@ -84,5 +95,15 @@ class ThreadGovernor:
         margin = BUSY if self.threads == self._wanted else QUIET
         taken = int(others + 1 - margin)
         chosen = max(1, min(self._wanted, self._cores - taken))
+        self._held += 1
+        if chosen > self.threads:
+            self._calm += 1
+            if self._calm < self._patience:
+                return False
+            self._held = 0
+        elif chosen < self.threads:
+            # A host with a quota looks quiet until we ask for more: ask ever more seldom.
+            self._patience = min(2 * self._patience, LONGEST) if self._held < PROOF else 1
+        self._calm = 0
         changed, self.threads = chosen != self.threads, chosen
         return changed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.neighbours import INTERVAL, ThreadGovernor, Usage, read_usage
+from engine.neighbours import INTERVAL, PROOF, ThreadGovernor, Usage, read_usage
 from engine.request import Request
 from tests.engine.fakes import FakeRunner, Harness, make_core
 
@@ -74,6 +74,36 @@ def test_they_come_back_when_the_others_are_gone_and_not_before() -> None:
     assert seen == [1, 1, 1, 2, 2, 1]
 
 
+class SharedHost:
+    """A virtual machine whose host gives it a core and a quarter, and withholds the rest."""
+
+    def __init__(self) -> None:
+        self.processor = Processor()
+        self.governor = self.processor.governor(2, 2)
+
+    def compute(self, looks: int, cores: float = 1.25) -> int:
+        """How many of so many looks found two threads."""
+        asked = 0
+        for _ in range(looks):
+            asked += self.governor.threads == 2
+            own = min(float(self.governor.threads), cores)
+            self.processor.pass_time(INTERVAL, self.governor.threads - own, own)
+            self.governor.look()
+        return asked
+
+
+def test_a_host_that_withholds_time_is_asked_ever_more_seldom() -> None:
+    host = SharedHost()
+    assert host.compute(60) <= 6
+    assert host.compute(200) <= 200 / 32 + 1
+    assert host.compute(PROOF + 40, cores=2.0) >= PROOF
+    assert host.governor.threads == 2
+    host.compute(1)
+    assert host.governor.threads == 1
+    host.compute(1, cores=2.0)
+    assert host.governor.threads == 2, "what held long is trusted again at once"
+
+
 def test_between_two_looks_and_after_a_pause_nothing_changes() -> None:
     processor = Processor()
     governor = processor.governor(2, 2)
@@ -93,13 +123,14 @@ def test_where_the_system_does_not_tell_all_threads_stay() -> None:
 def test_only_our_own_processors_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stat = tmp_path / "stat"
     stat.write_text(
-        "cpu  900 900 900 0\ncpu0 100 7 50 0\ncpu1 300 7 50 0\ncpu10 400 7 0 0\nintr 1 2\n"
+        "cpu  900 900 900 0\ncpu0 100 7 50 9 9 9 9 30 9 9\ncpu1 300 7 50 0\ncpu10 400 7 0 0\n"
+        "intr 1 2\n"
     )
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 10}, raising=False)
     monkeypatch.setattr(os, "sysconf", lambda _: 100)
     usage = read_usage(stat)
     assert usage is not None
-    assert usage.all == 5.5
+    assert usage.all == 5.8
     assert read_usage(tmp_path / "absent") is None
 
 
