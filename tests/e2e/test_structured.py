@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,6 +14,8 @@ import pytest
 from openai import BadRequestError, OpenAI
 
 from tests.e2e.chat import MODEL, messages
+from tests.e2e.server_process import ServerProcess
+from tests.stress_model import gemma
 
 PERSON = {
     "type": "object",
@@ -80,10 +84,24 @@ def form(schema: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
 
 
+@pytest.fixture(scope="module")
+def stress() -> Iterator[ServerProcess]:
+    with ServerProcess(["--model", str(gemma()), "--parallel", "8", "--context", "512"]) as process:
+        yield process
+
+
+@pytest.fixture(params=["server", "stress"] if "INGLE_LONG" in os.environ else ["server"])
+def hot(request: pytest.FixtureRequest) -> Iterator[OpenAI]:
+    """Of the embedded model, and in the long form of Gemma 3."""
+    process: ServerProcess = request.getfixturevalue(request.param)
+    with OpenAI(base_url=process.base_url, api_key="none", max_retries=0) as openai:
+        yield openai
+
+
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_ten_hot_answers_are_valid(client: OpenAI, name: str) -> None:
+def test_ten_hot_answers_are_valid(hot: OpenAI, name: str) -> None:
     """200 generations at temperature 1.5 over 20 schemas; `length` may cut one short."""
-    completion = client.chat.completions.create(
+    completion = hot.chat.completions.create(
         model=MODEL,
         messages=messages("Answer in JSON."),
         response_format=form(SCHEMAS[name]),  # type: ignore[arg-type]

