@@ -10,7 +10,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -83,7 +84,9 @@ class DiskCache:
         """What the other thread has to tell the index."""
         self._news = threading.Event()
         try:
-            self._directory.mkdir(0o700, parents=True, exist_ok=True)
+            # One by one: the mode is of the last directory of a path alone.
+            self._root.mkdir(0o700, parents=True, exist_ok=True)
+            self._directory.mkdir(0o700, exist_ok=True)
             self._scan()
         except OSError as error:
             raise ModelLoadError(f"prefix_cache_dir: {error}") from error
@@ -171,8 +174,8 @@ class DiskCache:
 
     def _scan(self) -> None:
         """Index what an earlier run left; delete what is damaged."""
-        for path in self._directory.glob("*.tmp"):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+        for path, stat in _present(self._directory.glob("*.tmp")):
+            if time.time() - stat.st_mtime > _STALE_SECONDS:
                 path.unlink(missing_ok=True)
         for path in self._directory.glob(f"*{SUFFIX}"):
             try:
@@ -191,6 +194,8 @@ class DiskCache:
                 job()
             except OSError as error:
                 self._stop_writing(error)
+            except Exception:
+                log.exception("a job of the prefix cache failed")
             self._news.set()
 
     def _read(self, fetch: Fetch) -> None:
@@ -198,12 +203,15 @@ class DiskCache:
         path = fetch.entry.path
         try:
             fetch.data = read(path, fetch.entry.header)
-            path.touch()
+            with suppress(OSError):  # Only its turn to go suffers.
+                path.touch()
         except (DamagedFile, OSError) as error:
-            self._discard(path, error)
             self._results.append(partial(self._forget, path))
-        fetch.seconds = time.monotonic() - began
-        fetch.pending = False
+            self._discard(path, error)
+        finally:
+            # A request waits for as long as it is pending, whatever went wrong.
+            fetch.seconds = time.monotonic() - began
+            fetch.pending = False
 
     def _write(self, held: Held, data: memoryview, stamp: float) -> None:
         try:
@@ -229,10 +237,8 @@ class DiskCache:
     def _make_room(self, size: int, stamp: float) -> bool:
         """Delete the least recently used files until `size` fits; False if it never would
         without deleting what was used after `stamp`."""
-        files = []
-        for path in self._root.glob(f"*/*{SUFFIX}"):
-            stat = path.stat()
-            files.append((stat.st_mtime, stat.st_size, path))
+        found = _present(self._root.glob(f"*/*{SUFFIX}"))
+        files = [(stat.st_mtime, stat.st_size, path) for path, stat in found]
         excess = sum(length for _, length, _ in files) + size - self._budget
         doomed = []
         for used, length, path in sorted(files):
@@ -255,3 +261,10 @@ class DiskCache:
         if not self._full:
             log.warning("the prefix cache is written to disk no more: %s", error)
         self._full = True
+
+
+def _present(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Those that are still there: caches of other models delete files of this directory too."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path, path.stat()

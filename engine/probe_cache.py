@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,7 +103,8 @@ def read_entry(path: Path, kind: type[T]) -> T | None:
         return None
     except (OSError, msgspec.DecodeError) as error:
         log.warning("the probe's entry %s is unreadable and dropped: %s", path, error)
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         return None
 
 

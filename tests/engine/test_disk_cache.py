@@ -199,6 +199,63 @@ def test_the_bound_drops_the_least_recently_used_of_any_model(disk: Open, tmp_pa
     assert disk().has(Held(TOKENS)), "what never fits drives nothing out"
 
 
+def test_files_that_others_delete_meanwhile_stop_nothing(
+    disk: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path.glob
+
+    def glob(self: Path, pattern: str) -> list[Path]:
+        return [self / "gone" / "gone.tmp", self / "gone" / "gone.prefix", *there(self, pattern)]
+
+    cache = disk()
+    monkeypatch.setattr(Path, "glob", glob)
+    store(cache, Held(TOKENS))
+    monkeypatch.setattr(Path, "glob", there)
+    assert disk().has(Held(TOKENS))
+
+
+def test_nobody_waits_for_a_file_that_can_be_neither_read_nor_deleted(
+    disk: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(disk(), Held(TOKENS), Held(OTHER))
+    cache = disk()
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "read-only file system")
+
+    monkeypatch.setattr(Path, "touch", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    assert fetched(cache, TOKENS) == DATA, "that its time stays is no damage"
+    monkeypatch.setattr(engine.disk_cache, "read", read_only)
+    assert fetched(cache, OTHER) is None
+    cache.poll()
+    assert not cache.has(Held(OTHER))
+
+
+def test_an_unforeseen_error_ends_neither_the_wait_nor_the_thread(
+    disk: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(disk(), Held(TOKENS))
+    cache = disk()
+
+    def no_memory(*_: object) -> bytearray:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.disk_cache, "read", no_memory)
+        assert fetched(cache, TOKENS) is None
+    assert fetched(cache, TOKENS) == DATA
+    assert "a job of the prefix cache failed" in caplog.text
+
+
+def test_only_the_user_can_look_into_the_directories(disk: Open, tmp_path: Path) -> None:
+    root = tmp_path / "new" / "cache"
+    store(DiskCache(root, fingerprint="f", budget=1 << 20, most_tokens=1000), Held(OTHER * 2))
+    path = the_file(root)
+    modes = [each.stat().st_mode & 0o777 for each in (root, path.parent, path)]
+    assert modes == [0o700, 0o700, 0o600]
+
+
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ModelLoadError, match="prefix_cache_dir"):

@@ -198,6 +198,7 @@ def test_a_damaged_entry_is_dropped(tmp_path):
 
 def test_an_unwritable_cache_is_no_error(tmp_path):
     (tmp_path / "file").touch()
+    assert read_entry(tmp_path / "file" / "x.json", ProbeResult) is None
     write_entry(tmp_path / "file" / "x.json", {"a": 1})
     assert (tmp_path / "file").read_bytes() == b""
 
