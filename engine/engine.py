@@ -104,7 +104,11 @@ class Engine(EngineThread[RequestState, Stream, Event]):
     ) -> Engine:
         """Load the model, blocking; raises ModelLoadError. `on_progress` gets 0.0 to 1.0."""
         model = Model(settings, on_progress)
-        return cls.over(model, LlamaRunner(model))
+        try:
+            return cls.over(model, LlamaRunner(model))
+        except BaseException:
+            model.close()  # Nothing else gives the weights back.
+            raise
 
     @classmethod
     def over(cls, model: Model, runner: LlamaRunner) -> Engine:

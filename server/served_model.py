@@ -248,11 +248,14 @@ class ServedModel:
             return Parts(loaded, None)
         engine = cast("Engine", loaded)
         try:
-            info = engine.info
-            format = chat_format(self.config, info.chat_template, info.bos_token, info.eos_token)
-        except ModelLoadError:
-            engine.close()
+            return self._parts_of(engine, located)
+        except BaseException:
+            engine.close()  # Nothing else gives the weights back.
             raise
+
+    def _parts_of(self, engine: Engine, located: Located) -> Parts:
+        info = engine.info
+        format = chat_format(self.config, info.chat_template, info.bos_token, info.eos_token)
         self.located = replace(located, thinks=bool(format.learned.thought.learned))
         log.info("%s: %s", self.name, format.describe())
         engine.enable_constraints(marker_tokens(format, engine.tokenizer))

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
 from server.crashes import CrashRecord
@@ -21,7 +22,7 @@ from server.crashes import CrashRecord
 log = logging.getLogger("ingle.supervisor")
 
 CRASHES, PERIOD = 5, 120.0
-"""More deaths than this within so many seconds, and the parent gives up."""
+"""So many deaths within so many seconds, and the parent gives up."""
 LOAD_FAILED, GAVE_UP = 2, 70
 """Exit codes: the first worker died while loading; too many have died."""
 
@@ -48,12 +49,18 @@ class Supervisor:
         forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         previous = {number: signal.signal(number, self._forward) for number in forwarded}
         while True:
+            # One that came while there is no worker, or none that is known yet, would be lost.
+            signal.pthread_sigmask(signal.SIG_BLOCK, forwarded)
+            if self._stopping:
+                return 128 + signal.SIGTERM
             alive, lifeline = os.pipe()
             self._worker = os.fork()
             if self._worker == 0:
                 os.close(lifeline)
                 for number, handler in previous.items():
                     signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, forwarded)
+            if self._worker == 0:
                 _become_worker(alive)
                 return None
             os.close(alive)
@@ -98,7 +105,8 @@ class Supervisor:
         if number != signal.SIGHUP:
             self._stopping = True
         if self._worker:
-            os.kill(self._worker, number)
+            with suppress(ProcessLookupError):  # It has just ended.
+                os.kill(self._worker, number)
 
 
 def _become_worker(alive: int) -> None:

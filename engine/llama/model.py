@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.errors import InvalidModelFile, ModelFileNotFound, ModelLoadError, OutOfMemory
 from engine.exact import CHUNK, conflict
 from engine.gguf_check import check_gguf
@@ -47,10 +49,10 @@ class Model:
             self._context = self.create_context(self.settings)
             self._check_context(self.settings)
             self._load_adapters(self.settings)
+            self.info = self._describe(self.settings)
         except BaseException:
             self.close()
             raise
-        self.info = self._describe(self.settings)
 
     @property
     def context(self) -> Any:
@@ -100,8 +102,6 @@ class Model:
 
     def _complete(self, settings: ModelSettings) -> ModelSettings:
         """Fill what the caller left to the file and the machine."""
-        from msgspec.structs import replace
-
         if reason := conflict(settings):
             raise ModelLoadError(reason)
         trained = self._api.llama_model_n_ctx_train(self._model)

@@ -19,6 +19,7 @@ from engine.errors import (
     InvalidModelFile,
     InvalidToken,
     ModelFileNotFound,
+    ModelLoadError,
     QueueFull,
     StepFailed,
 )
@@ -58,6 +59,31 @@ def with_engine(path: Path, scenario: Callable[[Engine], Awaitable[None]], **fie
             await asyncio.to_thread(engine.close)
 
     asyncio.run(main())
+
+
+def test_a_load_that_fails_at_the_end_gives_the_weights_back(
+    smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Model] = []
+    close = Model.close
+
+    def noted(model: Model) -> None:
+        closed.append(model)
+        close(model)
+
+    monkeypatch.setattr(Model, "close", noted)
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelLoadError, match="prefix_cache_dir"):
+        Engine.load(settings(smollm2, prefix_cache_dir=tmp_path / "file"))
+    assert len(closed) == 1
+
+    def vanished(*_: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Model, "_fingerprint", vanished)
+    with pytest.raises(FileNotFoundError):
+        Engine.load(settings(smollm2))
+    assert len(closed) == 2
 
 
 def prompt_of(engine: Engine, question: str) -> list[int]:

@@ -151,6 +151,19 @@ async def test_template_that_does_not_compile_is_a_load_error() -> None:
         await models.wait_loaded()
 
 
+async def test_engine_is_closed_where_what_follows_its_load_fails() -> None:
+    class Unlucky(FakeEngine):
+        def enable_constraints(self, text_tokens: frozenset[int] = frozenset()) -> None:
+            raise RuntimeError("can't start new thread")
+
+    engine = Unlucky()
+    models = Models([model_config("m")], lambda config, progress: engine)  # type: ignore[arg-type,return-value]
+    models.start()
+    with pytest.raises(ModelLoadError, match="can't start new thread"):
+        await models.wait_loaded()
+    assert engine.closed
+
+
 async def test_template_that_refuses_is_a_400() -> None:
     template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ raise_exception('no cats') }}"
     config = ServerConfig(models=(model_config("m", template=template),))
