@@ -107,7 +107,12 @@ class Loader:
         """The loaded engine, its steps told to `report`."""
         self._reports[model.name] = report
         begun, future = self._begun.pop(model.name, (None, None))
-        return future.result() if future and begun == model else self._load(model)
+        if future is not None and begun == model:
+            return future.result()
+        if future is not None:
+            # The configuration was read again meanwhile: nobody asks for what was begun.
+            future.add_done_callback(_close)
+        return self._load(model)
 
     def _load(self, model: ModelConfig) -> AnyEngine:
         from engine.probe_cache import cache_directory
@@ -143,6 +148,11 @@ class Loader:
         report = self._reports.get(model.name)
         if report is not None:
             report(step, fraction)
+
+
+def _close(future: Future[AnyEngine]) -> None:
+    if future.exception() is None:
+        future.result().close()
 
 
 def engine_class(task: Task) -> type[AnyEngine]:
