@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 
 from server.connection import ClientDisconnected
@@ -62,21 +62,17 @@ _ESCAPE = re.compile(
 _HALF_PAIR_ERRORS = ("surrogate", "hex escape", "truncated")
 """What msgspec says of half a pair, depending on what follows."""
 
-_keys = msgspec.json.Decoder(dict[str, Raw])
-
 
 class JsonBody(Generic[T]):
     """Decodes the bodies of one endpoint; built once."""
 
-    def __init__(self, type: type[T], *, deep: bool = False) -> None:
-        """`deep`: unknown fields of objects inside the body are told, too."""
+    def __init__(self, type: type[T]) -> None:
         self._type = type
         self._decoder = msgspec.json.Decoder(type)
-        self._fields = frozenset(type.__struct_encode_fields__)
-        self._unknown = UnknownFields(type) if deep else self._unknown_at_the_top
+        self._unknown = UnknownFields(type)
 
     async def read(self, request: Request, limit: int) -> tuple[T, list[str]]:
-        """The body, and the names of its fields that mean nothing here.
+        """The body, and the paths of its fields that mean nothing here.
 
         Raises UnsupportedMediaType, BodyTooLarge (over `limit` bytes), BodyTooSlow, InvalidRequest,
         CrashedBefore and ClientDisconnected.
@@ -107,9 +103,6 @@ class JsonBody(Generic[T]):
             return value, self._unknown(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _malformed(error, body) from None
-
-    def _unknown_at_the_top(self, body: bytes) -> list[str]:
-        return [key for key in _keys.decode(body) if key not in self._fields]
 
     def _decode_leniently(self, body: bytes, error: msgspec.ValidationError) -> T:
         """Takes `8.0` for the integer 8, as clients without integers send it."""

@@ -29,7 +29,7 @@ class ChatCompletions:
         self._config = config
         self._dispatcher = dispatcher
         self._store = store
-        self._body = JsonBody(ChatCompletionRequest, deep=True)
+        self._body = JsonBody(ChatCompletionRequest)
 
     def routes(self) -> list[Route]:
         """The endpoint, also where clients forget the /v1."""

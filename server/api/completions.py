@@ -31,7 +31,7 @@ class Completions:
     def __init__(self, config: ServerConfig, dispatcher: Dispatcher) -> None:
         self._config = config
         self._dispatcher = dispatcher
-        self._body = JsonBody(CompletionRequest, deep=True)
+        self._body = JsonBody(CompletionRequest)
 
     def routes(self) -> list[Route]:
         """The endpoint, also where clients forget the /v1."""

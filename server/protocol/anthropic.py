@@ -7,19 +7,26 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType
 
 
-class TextBlock(Struct, tag="text", tag_field="type"):
-    """Text; `cache_control` and `citations` change nothing."""
+class Block(Struct, kw_only=True, tag_field="type"):
+    """Base of all blocks: what changes nothing."""
+
+    cache_control: Any = None
+    citations: Any = None
+
+
+class TextBlock(Block, tag="text"):
+    """Text."""
 
     text: str
 
 
-class ImageBlock(Struct, tag="image", tag_field="type"):
+class ImageBlock(Block, tag="image"):
     """An image; refused."""
 
     source: Any = None
 
 
-class DocumentBlock(Struct, tag="document", tag_field="type"):
+class DocumentBlock(Block, tag="document"):
     """A document; plain text is served, all else refused."""
 
     source: dict[str, Any]
@@ -27,7 +34,7 @@ class DocumentBlock(Struct, tag="document", tag_field="type"):
     context: str | None = None
 
 
-class SearchResultBlock(Struct, tag="search_result", tag_field="type"):
+class SearchResultBlock(Block, tag="search_result"):
     """Something found, with where it was found."""
 
     content: list[TextBlock]
@@ -35,7 +42,7 @@ class SearchResultBlock(Struct, tag="search_result", tag_field="type"):
     title: str = ""
 
 
-class ToolUseBlock(Struct, tag="tool_use", tag_field="type"):
+class ToolUseBlock(Block, tag="tool_use"):
     """An earlier call of the assistant."""
 
     id: str
@@ -43,14 +50,14 @@ class ToolUseBlock(Struct, tag="tool_use", tag_field="type"):
     input: dict[str, Any]
 
 
-class ThinkingBlock(Struct, tag="thinking", tag_field="type"):
+class ThinkingBlock(Block, tag="thinking"):
     """An earlier thought; where it was asked not to be shown, `signature` holds it."""
 
     thinking: str
     signature: str = ""
 
 
-class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type"):
+class RedactedThinkingBlock(Block, tag="redacted_thinking"):
     """A thought that only its author can read."""
 
     data: str = ""
@@ -59,7 +66,7 @@ class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type"):
 ResultContent = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock
 
 
-class ToolResultBlock(Struct, tag="tool_result", tag_field="type"):
+class ToolResultBlock(Block, tag="tool_result"):
     """What a call brought."""
 
     tool_use_id: str
@@ -94,6 +101,7 @@ class ToolParam(Struct):
     description: str | None = None
     input_schema: dict[str, Any] | UnsetType = UNSET
     strict: bool | None = None
+    cache_control: Any = None
 
 
 class ToolChoice(Struct):

@@ -30,12 +30,6 @@ class Options(Struct, kw_only=True):
     typical_p: float | None = None
 
 
-class OptionNames(Struct):
-    """The options of a body by name, known or not."""
-
-    options: dict[str, Raw] | None = None
-
-
 class FunctionCall(Struct, kw_only=True):
     """A call: its arguments are an object."""
 

@@ -337,8 +337,9 @@ async def test_pages_of_input_items(client: Client, query: str, contents: str) -
     page = (await client.get(f"{path}?{query}")).json()
     assert "".join(item["content"] for item in page["data"]) == contents
     assert page["has_more"] is (contents == "ab")
-    for bad in ("order=up", "limit=0", "limit=x", "after=msg_z"):
+    for bad in ("order=up", "limit=0", "limit=x", "limit=000000001" + "0" * 5000, "after=msg_z"):
         assert (await client.get(f"{path}?{bad}")).status == 400
+    assert (await client.get(f"{path}?include=all")).headers["x-ignored-params"] == "include"
 
 
 async def test_input_tokens_are_counted(client: Client, engine: FakeEngine) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from server.protocol.chat_completions import ChatCompletionRequest
 from server.unknown_fields import MAX_FOUND, UnknownFields
+from tests.server.asgi import Client
 
 CALL = {"id": "1", "type": "function", "mood": 1, "function": {"name": "f", "strict": True}}
 
@@ -46,6 +47,42 @@ CALL = {"id": "1", "type": "function", "mood": 1, "function": {"name": "f", "str
 )
 def test_unknown_fields(body: dict[str, object], found: list[str]) -> None:
     assert UnknownFields(ChatCompletionRequest)(msgspec.json.encode(body)) == found
+
+
+BLOCK = {"type": "text", "text": "Hi", "mood": 1, "cache_control": {"type": "ephemeral"}}
+HELLO = {"role": "user", "content": "Hi", "mood": 1}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "body", "found"),
+    [
+        ("/v1/chat/completions", {"messages": [HELLO]}, "messages[0].mood"),
+        ("/v1/completions", {"stream": True, "stream_options": {"mood": 1}}, "stream_options.mood"),
+        (
+            "/v1/messages",
+            {"max_tokens": 9, "messages": [{"role": "user", "content": [BLOCK]}]},
+            "messages[0].content[0].mood",
+        ),
+        (
+            "/v1/responses",
+            {"input": "Hi", "reasoning": {"mood": 1}, "text": {"hue": 2}},
+            "text.hue, reasoning.mood",
+        ),
+        (
+            "/api/chat",
+            {"stream": False, "messages": [HELLO], "options": {"hue": 2}},
+            "options.hue, messages[0].mood",
+        ),
+        ("/apply-template", {"messages": [HELLO]}, "messages[0].mood"),
+    ],
+)
+async def test_every_door_tells_of_them(
+    client: Client, path: str, body: dict[str, object], found: str
+) -> None:
+    response = await client.post(path, {"model": "fake-model", **body})
+    assert response.status == 200
+    assert response.headers["x-ignored-params"] == found
 
 
 def test_there_is_an_end_to_looking() -> None:

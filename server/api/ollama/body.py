@@ -7,40 +7,29 @@ import re
 from datetime import UTC, datetime
 from typing import TypeVar
 
-import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 
 from server.decode import JsonBody
 from server.errors import InvalidRequest, quote
 from server.models import LATEST, Models, ServedModel
-from server.protocol.ollama import KeepAlive, OptionNames, Options
+from server.protocol.ollama import KeepAlive
 
 T = TypeVar("T", bound=Struct)
 
 BROWSER_HEADERS = {"origin", "sec-fetch-site"}
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_option_names = msgspec.json.Decoder(OptionNames)
 
 
 class Body(JsonBody[T]):
-    """Lists unknown options too."""
+    """JSON, whatever its type is said to be."""
 
     def check_media(self, request: Request) -> None:
         """Only browsers, who tell where a request comes from, must say that it is JSON: curl does
         not, in all of Ollama's examples."""
         if not BROWSER_HEADERS.isdisjoint(request.headers):
             super().check_media(request)
-
-    def decode(self, body: bytes) -> tuple[T, list[str]]:
-        """See `JsonBody.decode`."""
-        wire, ignored = super().decode(body)
-        if isinstance(getattr(wire, "options", None), Options):
-            names = _option_names.decode(body).options or {}
-            known = Options.__struct_fields__
-            ignored += [f"options.{name}" for name in names if name not in known]
-        return wire, ignored
 
 
 def find(models: Models, name: str | None) -> ServedModel:

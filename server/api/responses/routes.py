@@ -13,6 +13,7 @@ from starlette.routing import Route
 from engine.request import RequestDone, RequestFailed, TokenOutput
 from server.api.chat_call import count_prompt
 from server.api.http import client_of, json_response, note, with_ignored
+from server.api.paging import PageQuery, read_page_query
 from server.api.responses.answer import Answer
 from server.api.responses.call import ResponseCall, prepare_response
 from server.api.responses.events import FRAMING, ResponseEncoder, SettledStream
@@ -33,8 +34,6 @@ from server.protocol.responses import (
 )
 from server.sse import EventSource
 from server.store import Store
-
-MAX_PAGE, PAGE = 100, 20
 
 _items = msgspec.json.Decoder(list[dict[str, Any]])
 
@@ -143,7 +142,8 @@ class Responses:
                 "a stored response is given whole, not streamed", loc=("query", "stream")
             )
         document = await self._history.get(request.path_params["id"])
-        return Response(document.body, media_type="application/json")
+        ignored = [name for name in request.query_params if name != "stream"]
+        return with_ignored(Response(document.body, media_type="application/json"), ignored)
 
     async def delete(self, request: Request) -> Response:
         """Responses that build on it can no longer be continued."""
@@ -163,8 +163,8 @@ class Responses:
     async def input_items(self, request: Request) -> Response:
         """The request's own items, newest first unless told otherwise."""
         document = await self._history.get(request.path_params["id"])
-        items = _items.decode(document.input)
-        return json_response(page(items, request.query_params))
+        query, ignored = read_page_query(request, order="desc")
+        return with_ignored(json_response(page(_items.decode(document.input), query)), ignored)
 
 
 def _encoder_of(admission: Admission[Submitted[ResponseEncoder]]) -> ResponseEncoder:
@@ -190,31 +190,17 @@ async def whole(call: ResponseCall, stream: EventSource) -> tuple[ResponseObject
     raise RuntimeError("the engine ended a stream without a last word")
 
 
-def page(items: Sequence[dict[str, Any]], query: Any) -> ItemList:
-    """`order`, `after` and `limit` of a list. Raises InvalidRequest."""
-    order, limit, after = (
-        query.get("order", "desc"),
-        query.get("limit", str(PAGE)),
-        query.get("after"),
-    )
-    if order not in ("asc", "desc"):
-        raise InvalidRequest(
-            f"order must be asc or desc, but is {quote(order)}", loc=("query", "order")
-        )
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_PAGE):
-        raise InvalidRequest(
-            f"limit must be between 1 and {MAX_PAGE}, but is {quote(limit)}",
-            loc=("query", "limit"),
-        )
-    listed = list(items) if order == "asc" else list(reversed(items))
-    if after is not None:
-        places = [index for index, item in enumerate(listed) if item["id"] == after]
-        if not places:
+def page(items: Sequence[dict[str, Any]], query: PageQuery) -> ItemList:
+    """The part of a list that is wanted. Raises InvalidRequest if `after` is not in it."""
+    listed = list(items) if query.order == "asc" else list(reversed(items))
+    if query.after is not None:
+        ids = [item["id"] for item in listed]
+        if query.after not in ids:
             raise InvalidRequest(
-                f"after: there is no item with the id {quote(after)}", loc=("query", "after")
+                f"after: there is no item with the id {quote(query.after)}", loc=("query", "after")
             )
-        listed = listed[places[0] + 1 :]
-    shown = listed[: int(limit)]
+        listed = listed[ids.index(query.after) + 1 :]
+    shown = listed[: query.limit]
     return ItemList(
         data=shown,
         first_id=shown[0]["id"] if shown else None,
