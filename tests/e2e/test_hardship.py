@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -25,6 +26,11 @@ SHORT = {"messages": MESSAGES, "max_tokens": 2}
 ENDLESS = {"messages": MESSAGES, "ignore_eos": True, "stream": True}
 # Two kilobytes a token: more than the system's buffers take.
 TALKATIVE = ENDLESS | {"n": 4, "logprobs": True, "top_logprobs": 20}
+LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""The limit of a control group, in bytes, under versions 2 and 1, where groups are made."""
 HELD = 64
 """MiB that an answer which nobody reads may cost."""
 
@@ -88,6 +94,38 @@ def test_half_open_connections_are_closed(server: ServerProcess) -> None:
 def worker_of(server: ServerProcess) -> int:
     pid = server.process.pid
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+@pytest.fixture
+def confined() -> Iterator[Path]:
+    """A control group of 2 MiB: its `cgroup.procs` takes a process, whose memory of before does not
+    count."""
+    for limit in LIMITS:
+        group = limit.parent / f"ingle-{os.getpid()}"
+        try:
+            (limit.parent / "cgroup.procs").stat()
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            with suppress(OSError):
+                (group / limit.name).write_text(f"{2 << 20}")
+                yield group / "cgroup.procs"
+                return
+        finally:
+            group.rmdir()
+    pytest.skip("control groups for memory cannot be made here")
+
+
+def test_a_real_lack_of_memory(server: ServerProcess, confined: Path) -> None:
+    """The kernel kills the worker that takes more than there is; another one serves on."""
+    assert is_well(server)
+    confined.write_text(str(worker_of(server)))
+    large = SHORT | {"messages": [{"role": "user", "content": "memory " * (1 << 20)}]}
+    with pytest.raises(httpx.HTTPError):
+        httpx.post(server.base_url + "/chat/completions", json=large, timeout=60)
+    server.wait_for_line("SIGKILL .*memory")
+    assert is_well(server)
 
 
 def test_the_kernel_takes_the_memory_back(server: ServerProcess) -> None:
