@@ -15,13 +15,14 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.batch import Batch, Clear, Logits, Rows, Span
+from engine.batch import Batch, Clear, Logits, Rows, Span, nothing
 from engine.engine import Engine
 from engine.llama.model import Model
 from engine.llama.runner import LlamaRunner
@@ -51,11 +52,11 @@ class TimedRunner(LlamaRunner):
     bare: tuple[list[int], int, int] | None = None
     bare_rate = 0.0
 
-    def run(self, batch: Batch) -> Logits:
+    def run(self, batch: Batch, on_compute: Callable[[], None] = nothing) -> Logits:
         if self.bare is not None:
             arguments, self.bare = self.bare, None
             self.bare_rate = self.bare_loop(*arguments)
-        return super().run(batch)
+        return super().run(batch, on_compute)
 
     def _compute(self, rows: int) -> int:
         began = time.perf_counter()

@@ -5,6 +5,7 @@ Pure data. A prompt chunk, a single decoded token, a forced or a drafted run are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from enum import Enum
 from typing import Protocol
@@ -124,6 +125,10 @@ class Batch(Struct):
         return sum(len(span.tokens) for span in self.spans)
 
 
+def nothing() -> None:
+    """Where nobody wants to know."""
+
+
 class Runner(Protocol):
     """Executes batches on a model; the scheduler never sees more of it."""
 
@@ -133,8 +138,10 @@ class Runner(Protocol):
     can_trim: bool
     """Whether `Trim` works: not in recurrent memory."""
 
-    def run(self, batch: Batch) -> Logits:
-        """The rows that the spans asked for, in order; raises StepFailed."""
+    def run(self, batch: Batch, on_compute: Callable[[], None] = nothing) -> Logits:
+        """The rows that the spans asked for, in order; raises StepFailed. `on_compute` is called,
+        once or more, when nothing is left to do but what native code does without the interpreter
+        lock."""
         ...
 
     def take_report(self) -> CopyReport:

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import structs
 
 from engine import snapshot
-from engine.batch import Batch, CopyReport, Logits, MemoryOp, Rows, Runner, Span
+from engine.batch import Batch, CopyReport, Logits, MemoryOp, Rows, Runner, Span, nothing
 from engine.counters import CacheCounters, Counters
 from engine.draft import Prediction
 from engine.errors import RequestError
@@ -134,9 +134,9 @@ class EngineCore:
         if self._governor is not None:
             self._governor.rested(seconds)
 
-    def step(self, on_compute: Callable[[], None] = lambda: None) -> Outgoing:
-        """Advance every running request; call while `scheduler.has_work`. `on_compute` is called
-        when everything is ready for the model to compute."""
+    def step(self, on_compute: Callable[[], None] = nothing) -> Outgoing:
+        """Advance every running request; call while `scheduler.has_work`. `on_compute` as
+        `Runner.run` has it."""
         out: Outgoing = []
         if self._governor is not None and self._governor.look():
             self._runner.set_threads(self._governor.threads)
@@ -147,8 +147,7 @@ class EngineCore:
         began = time.monotonic()
         for sequence in (*step.sequences, *step.whole):
             sequence.group.started = sequence.group.started or began
-        on_compute()
-        logits = self._runner.run(step.batch)
+        logits = self._runner.run(step.batch, on_compute)
         report = self._runner.take_report()
         ended = time.monotonic()
         seconds, n_prompt = ended - began - report.seconds, step.n_prompt

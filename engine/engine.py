@@ -273,7 +273,7 @@ class Engine(EngineThread[RequestState, Stream, Event]):
                 self._core.add(message)
 
     def _flush(self) -> None:
-        """Called when the next step is about to compute: the loop's thread, once awake, needs the
+        """Called when the next step's batch is full: the loop's thread, once awake, needs the
         interpreter lock, which this one gives up just then and would not before."""
         outgoing, self._outgoing = self._outgoing, []
         self._send(outgoing)

@@ -67,6 +67,16 @@ class ChoiceReader:
         self._called = self._called or any(isinstance(delta, CallDelta) for delta in deltas)
         return deltas if self._separate else [_as_content(delta) for delta in deltas]
 
+    def piece(self, output: TokenOutput) -> str | list[Delta]:
+        """As `read`; the text alone where the output is nothing but a piece of content, which is
+        most of every stream."""
+        if self._parser is not None:
+            deltas = self.read(output)
+            return _plain_text(output, deltas) or deltas
+        if output.text and output.finish_reason is None and not output.logprobs:
+            return output.text
+        return self.read(output)
+
     def _count(self, deltas: list[Delta], n_tokens: int) -> None:
         """Tokens that bring nothing, as markers do, belong to a thought before or after them."""
         if not deltas:
@@ -78,7 +88,7 @@ class ChoiceReader:
         self._undecided, self._thinking = 0, thinking
 
 
-def plain_text(output: TokenOutput, deltas: Sequence[Delta]) -> str:
+def _plain_text(output: TokenOutput, deltas: Sequence[Delta]) -> str:
     """The text of an output that is nothing but a piece of content; else ""."""
     if len(deltas) != 1 or output.finish_reason is not None or output.logprobs:
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from engine.batch import (
     Save,
     Span,
     Trim,
+    nothing,
 )
 from engine.errors import StepFailed
 from engine.exact import passes
@@ -54,8 +56,10 @@ class LlamaRunner:
         self._room = np.empty((0, self.n_vocab), np.float32)
         """What begins at `_address`, where llama.cpp writes logits; it moves when it grows."""
 
-    def run(self, batch: Batch) -> Logits:
+    def run(self, batch: Batch, on_compute: Callable[[], None] = nothing) -> Logits:
         """See `Runner.run`; the view is valid until the next call."""
+        if batch.ops or not batch.spans:
+            on_compute()  # Copies take their time, too.
         began = time.monotonic()
         for op in batch.ops:
             self._apply(op)
@@ -66,21 +70,22 @@ class LlamaRunner:
         if batch.lora != self._lora:
             self._apply_adapters(batch.lora)
         if self._deterministic:
-            return self._run_apart(batch.spans)
-        return self._decode(batch.spans)
+            return self._run_apart(batch.spans, on_compute)
+        return self._decode(batch.spans, on_compute)
 
-    def _run_apart(self, spans: list[Span]) -> Logits:
+    def _run_apart(self, spans: list[Span], on_compute: Callable[[], None]) -> Logits:
         """As `_decode`, each sequence on its own and prompts chunk by chunk."""
         end, n_rows = 0, sum(span.n_rows for span in spans)
         if n_rows > len(self._gathered):
             self._gathered = np.empty((n_rows, self.n_vocab), np.float32)
         for span in passes(spans):
             start, end = end, end + span.n_rows
-            self._gathered[start:end] = self._decode([span])
+            self._gathered[start:end] = self._decode([span], on_compute)
         return self._gathered[:end]
 
-    def _decode(self, spans: list[Span]) -> Logits:
+    def _decode(self, spans: list[Span], on_compute: Callable[[], None]) -> Logits:
         rows = self._fill(spans)
+        on_compute()
         address = self._compute(rows)
         if not rows:
             return np.empty((0, self.n_vocab), np.float32)

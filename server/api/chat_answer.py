@@ -11,7 +11,6 @@ from msgspec import UNSET, UnsetType
 from engine import request as engine
 from engine.request import Event, FinishReason, RequestDone, RequestFailed, TokenOutput
 from server import sse
-from server.answers import plain_text
 from server.api.chat_call import ChatCall
 from server.chat import deltas as chat
 from server.custom_tools import InputReader
@@ -102,15 +101,16 @@ class ChunkEncoder:
 
     def _output(self, output: TokenOutput) -> bytes:
         index = output.index
-        reader, legacy = self._readers[index], self._call.legacy_functions
-        deltas = reader.read(output)
-        if text := plain_text(output, deltas):
-            return self._frames[index].fill(text)
-        chunks = [ChunkChoice(index, self._delta(index, delta)) for delta in deltas]
+        reader = self._readers[index]
+        piece = reader.piece(output)
+        if isinstance(piece, str):
+            return self._frames[index].fill(piece)
+        chunks = [ChunkChoice(index, self._delta(index, delta)) for delta in piece]
         if output.logprobs:
             chunks = chunks or [ChunkChoice(index, Delta(content=""))]
             chunks[-1].logprobs = token_logprobs(output.logprobs)
         if output.finish_reason is not None:
+            legacy = self._call.legacy_functions
             reason = finish_reason(output.finish_reason, reader.called, legacy)
             end = ChunkChoice(index, Delta(), None, reason, output.stop_reason)
             chunks.append(end)

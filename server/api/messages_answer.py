@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -121,7 +121,7 @@ class MessageEncoder:
         """Events of one step; the counts that hold come with the last one."""
         match event:
             case TokenOutput():
-                return b"".join(map(encode_event, self._output(event)))
+                return self._output(event)
             case RequestDone():
                 counts = _usage(self._answering, event, self._reader.reasoning_tokens)
                 return encode_event(MessageDelta(self._ending, counts)) + encode_event(
@@ -131,8 +131,16 @@ class MessageEncoder:
                 body = anthropic_error(event.error, self._answering.request_id)
                 return sse.event(_encoder.encode(body), "error")
 
-    def _output(self, output: TokenOutput) -> Iterator[StreamEvent]:
-        for delta in self._reader.read(output):
+    def _output(self, output: TokenOutput) -> bytes:
+        piece = self._reader.piece(output)
+        if isinstance(piece, str):
+            if (frame := self._blocks.text) is not None:
+                return frame.fill(piece)
+            piece = [ContentDelta(piece)]
+        return b"".join(map(encode_event, self._events(output, piece)))
+
+    def _events(self, output: TokenOutput, deltas: Sequence[Delta]) -> Iterator[StreamEvent]:
+        for delta in deltas:
             yield from self._blocks.read(delta)
         if output.finish_reason is not None:
             yield from self._blocks.close()
@@ -149,6 +157,8 @@ class _Blocks:
         self._index = -1
         self._kind: type[Content] | None = None
         self._thought: list[str] = []
+        self.text: sse.Frame | None = None
+        """A piece of the open block, if that is one of text."""
 
     def read(self, delta: Delta) -> Iterator[StreamEvent]:
         """One delta's events."""
@@ -172,7 +182,7 @@ class _Blocks:
             self._thought.clear()
         if self._kind is not None:
             yield ContentBlockStop(self._index)
-        self._kind = None
+        self._kind = self.text = None
 
     def _enter(self, content: Content) -> Iterator[StreamEvent]:
         if self._kind is type(content):
@@ -183,6 +193,9 @@ class _Blocks:
         yield from self.close()
         self._index += 1
         self._kind = type(content)
+        if self._kind is TextContent:
+            hole = ContentBlockDelta(self._index, TextDelta(sse.HOLE))
+            self.text = sse.Frame(encode_event(hole))
         yield ContentBlockStart(self._index, content)
 
     def _call(self, delta: CallDelta) -> Iterator[StreamEvent]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from engine.batch import (
     Restore,
     Save,
     Trim,
+    nothing,
 )
 from engine.core import EngineCore, Outgoing
 from engine.kv_cache import KVCache
@@ -74,10 +76,11 @@ class FakeRunner:
         self.threads = 0
         self.report = CopyReport()
 
-    def run(self, batch: Batch) -> Logits:
+    def run(self, batch: Batch, on_compute: Callable[[], None] = nothing) -> Logits:
         if self.fail_next:
             self.fail_next = False
             raise RuntimeError("the fake model broke")
+        on_compute()
         self.batches.append(batch)
         for op in batch.ops:
             match op:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.batch import Batch, Clear, Logits, Restore, Rows, Save, Span, Trim
+from engine.batch import Batch, Clear, Restore, Rows, Save, Span, Trim
 from engine.engine import Engine
 from engine.errors import (
     ContextLengthExceeded,
@@ -293,7 +293,7 @@ def test_a_failed_step_loses_its_requests_and_nothing_else(
         expected, _ = await collect(engine, request("before", prompt))
         run = LlamaRunner.run
 
-        def broken(self: LlamaRunner, batch: Batch) -> object:
+        def broken(self: LlamaRunner, batch: Batch, on_compute: object) -> object:
             raise RuntimeError("a cosmic ray")
 
         monkeypatch.setattr(LlamaRunner, "run", broken)
@@ -356,13 +356,18 @@ def test_files_that_are_no_model(smollm2: Path, tmp_path: Path) -> None:
 
 
 def test_events_go_out_when_the_next_step_computes(smollm2: Path) -> None:
-    """The loop is woken when its thread can have the interpreter lock, once a step."""
+    """The loop is woken when its thread can have the interpreter lock, once a step: between the
+    last of Python's work on the batch and the model's."""
     order: list[str] = []
 
     class Runner(LlamaRunner):
-        def run(self, batch: Batch) -> Logits:
+        def _fill(self, spans: list[Span]) -> int:
+            order.append("fill")
+            return super()._fill(spans)
+
+        def _compute(self, rows: int) -> int:
             order.append("compute")
-            return super().run(batch)
+            return super()._compute(rows)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -379,4 +384,4 @@ def test_events_go_out_when_the_next_step_computes(smollm2: Path) -> None:
         await asyncio.to_thread(engine.close)
 
     asyncio.run(main())
-    assert order == ["compute", *["wake", "compute"] * 3, "wake"]
+    assert order == ["fill", "compute", *["fill", "wake", "compute"] * 3, "wake"]

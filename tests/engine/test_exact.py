@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from engine.batch import Batch, Clear, Copy, Logits, Restore, Rows, Save, Span, Trim
+from engine.batch import Batch, Clear, Copy, Logits, Restore, Rows, Save, Span, Trim, nothing
 from engine.engine import Engine
 from engine.errors import ModelLoadError
 from engine.exact import CHUNK, conflict, passes, whole_chunks
@@ -73,8 +74,8 @@ class ShapeRunner(FakeRunner):
         """What was in a slot when logits were asked → its shapes."""
         self.n_differing = 0
 
-    def run(self, batch: Batch) -> Logits:
-        rows = super().run(batch)
+    def run(self, batch: Batch, on_compute: Callable[[], None] = nothing) -> Logits:
+        rows = super().run(batch, on_compute)
         for op in batch.ops:
             match op:
                 case Clear(slot):

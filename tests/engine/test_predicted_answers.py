@@ -116,8 +116,8 @@ def test_an_end_that_the_model_chooses_inside_of_a_draft() -> None:
     bias = {END: 100.0}
 
     class Ending(FakeRunner):
-        def run(self, batch: Any) -> Any:
-            rows = super().run(batch)
+        def run(self, batch: Any, *also: Any) -> Any:
+            rows = super().run(batch, *also)
             ends, at = [], 0
             for span in batch.spans:
                 first = span.start + len(span.tokens) - span.n_rows
@@ -195,8 +195,8 @@ def test_penalties_count_what_was_taken_only() -> None:
 
 def test_the_random_stream_is_that_of_a_choice_without_prediction() -> None:
     class Noise(FakeRunner):
-        def run(self, batch: Any) -> Any:
-            return super().run(batch) / 4
+        def run(self, batch: Any, *also: Any) -> Any:
+            return super().run(batch, *also) / 4
 
     def say(prediction: tuple[int, ...], n: int) -> tuple[dict[int, str], int]:
         runner = Noise(slots=4)

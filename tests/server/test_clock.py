@@ -19,6 +19,7 @@ STAMPS = {
     *("server/api/completions_call.py", "server/api/chat_call.py"),
     *("server/api/responses/answer.py", "server/api/ollama/body.py"),
     "server/api/ollama/listing.py",
+    "server/api/ollama/answer.py",
     # What a template prints as today's date.
     "server/chat/sandbox.py",
     # Ages of files, which carry wall time themselves: which prefix goes first, what is left over.

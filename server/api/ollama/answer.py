@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from msgspec import UNSET, Struct
 
 from engine.request import Event, RequestDone, RequestFailed, TokenOutput
 from engine.request import TokenLogprob as EngineLogprob
-from server.answers import ChoiceReader, plain_text
+from server.answers import ChoiceReader
 from server.api.chat_answer import token_logprobs
 from server.api.ollama.body import nanoseconds, timestamp
 from server.chat.deltas import CallDelta, ContentDelta, Delta, ReasoningDelta
@@ -30,9 +31,9 @@ from server.sse import Framing
 
 MEDIA_TYPE = "application/x-ndjson"
 
-_CHAT = (b'","done":false,"message":{"role":"assistant","content":', b"}}\n")
-_GENERATE = (b'","done":false,"response":', b"}\n")
-"""What stands around a piece of text in a line, after the time."""
+_CHAT = (b'Z","done":false,"message":{"role":"assistant","content":', b"}}\n")
+_GENERATE = (b'Z","done":false,"response":', b"}\n")
+"""What stands around a piece of text in a line, after the microseconds."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -103,14 +104,42 @@ def whole(answering: Answering, choice: GeneratedChoice, done: RequestDone) -> L
     return _finish(line, answering, choice.finish_reason, done)
 
 
+class _TimedFrame:
+    """What stands around a text and a moment: `Words.line`, encoded, with each second spelled once.
+
+    To spell every moment anew took longer than all else that a token costs here.
+    """
+
+    def __init__(self, words: Words) -> None:
+        self._head = b'{"model":%b,"created_at":"' % _encoder.encode(words.model)
+        self._middle, self._tail = _CHAT if words.chat else _GENERATE
+        self._second = 0
+        self._before = b""
+
+    def fill(self, text: str) -> bytes:
+        """The line with `text`, made now."""
+        moment = time.time_ns() // 1000 - self._second
+        if not 0 <= moment < 1_000_000:
+            moment = self._spell(moment + self._second)
+        encoded = _encoder.encode(text)
+        return b"%b%06d%b%b%b" % (self._before, moment, self._middle, encoded, self._tail)
+
+    def _spell(self, now: int) -> int:
+        """Of `now`, in microseconds, all but those since the last second; returns these."""
+        rest = now % 1_000_000
+        self._second = now - rest
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now // 1_000_000))
+        self._before = self._head + seconds.encode()
+        return rest
+
+
 class LineEncoder:
     """The same answer, a line for each piece; what is constant is encoded once."""
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
         self._words = answering.words
-        self._head = b'{"model":%b,"created_at":"' % _encoder.encode(answering.words.model)
-        self._text, self._tail = _CHAT if answering.words.chat else _GENERATE
+        self._frame = _TimedFrame(answering.words)
         self._reader = answering.new_reader(0)
         self._calls = _Calls()
         self._reason = "stop"
@@ -131,15 +160,10 @@ class LineEncoder:
                 return encoded(ollama_error(event.error, ""))
 
     def _output(self, output: TokenOutput) -> bytes:
-        deltas = self._reader.read(output)
-        if text := plain_text(output, deltas):
-            return self._piece(text)
-        return b"".join(map(encoded, self._all_lines(output, deltas)))
-
-    def _piece(self, text: str) -> bytes:
-        """`Words.line(text)`, encoded: most of a stream is this."""
-        created = timestamp().encode()
-        return b"".join((self._head, created, self._text, _encoder.encode(text), self._tail))
+        piece = self._reader.piece(output)
+        if isinstance(piece, str):
+            return self._frame.fill(piece)
+        return b"".join(map(encoded, self._all_lines(output, piece)))
 
     def _all_lines(
         self, output: TokenOutput, deltas: Sequence[Delta]

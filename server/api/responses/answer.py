@@ -56,8 +56,21 @@ class Answer:
 
     def read(self, output: TokenOutput) -> Iterator[events.StreamEvent]:
         """The events of one step. Exhaust it: it does the work."""
+        return self._events(output, self._reader.read(output))
+
+    def take(self, output: TokenOutput) -> OpenMessage | Iterator[events.StreamEvent]:
+        """As `read`; where all there is to say is that a message grew by the output's text, that
+        message: most of a stream is this."""
+        piece, message = self._reader.piece(output), self._open
+        if not isinstance(piece, str):
+            return self._events(output, piece)
+        if self._logprobs or not isinstance(message, OpenMessage):
+            return self._events(output, [ContentDelta(piece)])
+        message.grow(piece)
+        return message
+
+    def _events(self, output: TokenOutput, deltas: list[Delta]) -> Iterator[events.StreamEvent]:
         self._logprobs += output.logprobs
-        deltas = self._reader.read(output)
         for delta in deltas:
             yield from self._read(delta)
         if deltas:

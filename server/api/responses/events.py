@@ -12,8 +12,11 @@ from server import sse
 from server.api.responses.answer import Answer
 from server.api.responses.call import ResponseCall
 from server.api.responses.history import History
+from server.api.responses.open_items import OpenMessage
 from server.errors import error_body
-from server.protocol.response_events import StreamEvent, event_name
+from server.protocol.response_events import StreamEvent, TextDelta, event_name
+
+_NUMBER = b'"sequence_number":'
 
 _encoder = msgspec.json.Encoder()
 
@@ -26,6 +29,7 @@ class ResponseEncoder:
         self._history = history
         self._answer = Answer(call)
         self._last = b""
+        self._frame: _TextFrame | None = None
 
     def opening(self) -> bytes:
         """created and in_progress."""
@@ -35,17 +39,41 @@ class ResponseEncoder:
         """The events of one step."""
         match event:
             case TokenOutput():
-                return _encoded(self._answer.read(event))
+                return self._output(event)
             case RequestFailed():
                 return _encoded(self._answer.fail(event.error))
             case RequestDone():
                 return self._last
+
+    def _output(self, output: TokenOutput) -> bytes:
+        said = self._answer.take(output)
+        if not isinstance(said, OpenMessage):
+            return _encoded(said)
+        if self._frame is None or self._frame.message is not said:
+            self._frame = _TextFrame(said)
+        return self._frame.fill(self._answer.number(), output.text)
 
     async def settle(self, done: RequestDone) -> None:
         """Before `done` is fed: who reads the last event finds the response stored."""
         event = self._answer.end(done)
         event.response = await self._history.keep(self._call, event.response)
         self._last = _encoded([event])
+
+
+class _TextFrame:
+    """What stands around a message's next text and its number in the stream."""
+
+    def __init__(self, message: OpenMessage) -> None:
+        self.message = message
+        delta = TextDelta(
+            sequence_number=0, item_id=message.id, output_index=message.index, delta=sse.HOLE
+        )
+        before, _, after = _encoded([delta]).partition(_NUMBER + b"0")
+        self._before, self._frame = before + _NUMBER, sse.Frame(after)
+
+    def fill(self, number: int, text: str) -> bytes:
+        """The event."""
+        return b"%b%d%b" % (self._before, number, self._frame.fill(text))
 
 
 class SettledStream:

@@ -94,8 +94,12 @@ class OpenMessage(OpenItem):
             part=OutputText(text=""),
         )
 
-    def add(self, text: str, logprobs: list[TokenLogprob] | None = None) -> Events:
+    def grow(self, text: str) -> None:
+        """More text, which whoever calls this tells the client."""
         self._pieces.append(text)
+
+    def add(self, text: str, logprobs: list[TokenLogprob] | None = None) -> Events:
+        self.grow(text)
         self._logprobs += logprobs or ()
         yield events.TextDelta(
             sequence_number=self._next(),
