@@ -15,8 +15,9 @@ from grammars.compiler import schema_node
 from server.call_grammar import call_nodes, unknown_formats
 from server.chat.format import ChatFormat
 from server.chat.plan import CallPlan
+from server.checks import missing
 from server.decode import check_types
-from server.errors import InvalidRequest, Loc, UnsupportedField, field_path, quote
+from server.errors import InvalidRequest, Loc, UnsupportedField, quote
 
 FORMAT_LOC: Loc = ("body", "response_format")
 TOOLS_LOC: Loc = ("body", "tools")
@@ -81,7 +82,7 @@ def read_response_format(wire: Mapping[str, Any] | None) -> ResponseFormat | Non
         return None
     kind = wire.get("type")
     if kind is None:
-        raise _missing("type")
+        raise missing((*FORMAT_LOC, "type"))
     if kind not in FORMAT_TYPES:
         raise UnsupportedField(
             f"response_format.type must be one of {', '.join(FORMAT_TYPES)}, but is {quote(kind)}",
@@ -100,20 +101,13 @@ def read_response_format(wire: Mapping[str, Any] | None) -> ResponseFormat | Non
         return schema_format(wire["schema"], (*FORMAT_LOC, "schema"))
     if kind == "json_object":
         return ResponseFormat(kind, None, FORMAT_LOC)
-    raise _missing("json_schema", "schema")
-
-
-def _missing(*steps: str) -> InvalidRequest:
-    loc = (*FORMAT_LOC, *steps)
-    return InvalidRequest(
-        f"{field_path(loc[1:])} is missing", loc=loc, code="missing_required_parameter"
-    )
+    raise missing((*FORMAT_LOC, "json_schema", "schema"))
 
 
 def _text(wire: Mapping[str, Any], field: str) -> str:
     value = wire.get(field)
     if value is None:
-        raise _missing(field)
+        raise missing((*FORMAT_LOC, field))
     if not isinstance(value, str) or not value:
         raise InvalidRequest(
             f"response_format.{field} must be a text, but is {quote(value)}",

@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from server.boundaries import boundaries
 from server.chat.errors import TemplateError
+from server.checks import check_word, missing
 from server.custom_tools import as_arguments
-from server.errors import InvalidRequest, Loc, UnsupportedField, field_path, quote
+from server.errors import InvalidRequest, Loc, UnsupportedField
 from server.models import ServedModel
 from server.protocol.chat_completions import ChatCompletionRequest
 from server.protocol.messages import (
@@ -73,18 +74,6 @@ async def prompt_text(
     return await off_loop_if(_size(messages), _render, model, dicts, kwargs, (), False)
 
 
-async def encode(
-    model: ServedModel, text: str, *, add_special: bool, parse_special: bool
-) -> list[int]:
-    """`text` as tokens; long ones in a thread."""
-    tokenizer = model.loaded_engine.tokenizer
-
-    def run() -> list[int]:
-        return tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
-
-    return await off_loop_if(len(text), run)
-
-
 def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """The messages as a chat template reads them. Raises InvalidRequest with the field's path."""
     if not messages:
@@ -116,11 +105,7 @@ def template_kwargs(wire: ChatCompletionRequest | ApplyTemplateRequest) -> dict[
 
 
 def _template_message(message: ChatMessage, loc: Loc) -> dict[str, Any]:
-    if message.role not in ROLES:
-        raise InvalidRequest(
-            f"a role must be one of {', '.join(ROLES)}, but is {quote(message.role)}",
-            loc=(*loc, "role"),
-        )
+    check_word(message.role, ROLES, (*loc, "role"))
     if message.role == "tool" and not message.tool_call_id:
         raise InvalidRequest(
             "a message of role tool needs the tool_call_id that it answers",
@@ -151,11 +136,7 @@ def _template_call(call: ToolCall, loc: Loc) -> dict[str, Any]:
         arguments = as_arguments(call.custom.input)
         return {**fields, "function": {"name": call.custom.name, "arguments": arguments}}
     if not call.function.name:
-        raise InvalidRequest(
-            f"{field_path(loc[1:])}.function.name is missing",
-            loc=(*loc, "function", "name"),
-            code="missing_required_parameter",
-        )
+        raise missing((*loc, "function", "name"))
     return {**fields, "type": call.type, "function": msgspec.to_builtins(call.function)}
 
 

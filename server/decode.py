@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 
+from server.checks import missing
 from server.connection import ClientDisconnected
 from server.errors import (
     QUOTED_CHARS,
@@ -217,9 +218,7 @@ def _value_at(document: Any, loc: Loc) -> Any:
 def _invalid(error: msgspec.ValidationError, loc: Loc, document: Any) -> InvalidRequest:
     text = str(error).partition(" - at `")[0]
     if _MISSING.search(text):
-        return InvalidRequest(
-            f"{field_path(loc)} is missing", loc=("body", *loc), code="missing_required_parameter"
-        )
+        return missing(("body", *loc))
     expected = _EXPECTED.match(text)
     if expected is None:
         text = shortened(text, MESSAGE_CHARS)  # it may quote a value of the body

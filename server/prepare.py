@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from engine.errors import ContextLengthExceeded
 from engine.request import Grammar, LoraScale, Priority, Request, SamplingParams, ThoughtBudget
+from server.checks import check_word
 from server.errors import InvalidRequest, quote
 from server.protocol.options import GenerationOptions, LoraOption
 
@@ -91,11 +92,8 @@ def check(options: Struct) -> None:
             )
     for name, words in CHOICES.items():
         value = getattr(options, name, None)
-        if value is not None and value not in words:
-            raise InvalidRequest(
-                f"{name} must be one of {', '.join(words)}, but is {quote(value)}",
-                loc=("body", name),
-            )
+        if value is not None:
+            check_word(value, words, ("body", name))
 
 
 def request(

@@ -147,7 +147,8 @@ async def predicted_tokens(wire: ChatCompletionRequest, model: ServedModel) -> t
     text = content if isinstance(content, str) else "".join(part.text for part in content)
     try:
         model.prompt_text.check_length(text)
-        tokens = await conversation.encode(model, text, add_special=False, parse_special=False)
+        encode = model.engine.tokenizer.encode
+        tokens = await conversation.off_loop_if(len(text), encode, text, parse_special=False)
         if len(tokens) > context:
             raise ContextLengthExceeded(len(tokens), context)
     except ContextLengthExceeded as error:

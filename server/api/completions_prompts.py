@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from server import conversation
+from server.checks import check_tokens
 from server.errors import InvalidRequest, Loc, UnsupportedField, quote
 from server.models import ServedModel
 from server.protocol.completions import CompletionRequest, Prompt
@@ -89,14 +90,7 @@ def _check_tokens(
     loc = (*PROMPT_LOC, place) if several else PROMPT_LOC
     if not prompt:
         raise InvalidRequest("a prompt must have tokens", loc=loc)
-    n_vocab = model.engine.info.n_vocab
-    for token in (min(prompt), max(prompt)):
-        if not 0 <= token < n_vocab:
-            raise InvalidRequest(
-                f"prompt: tokens must be 0 to {n_vocab - 1}, but one is {token}",
-                loc=(*loc, prompt.index(token)),
-                code="invalid_token",
-            )
+    check_tokens(prompt, model.engine.info.n_vocab, loc)
 
 
 def _document(tokenizer: Tokenizer, text: str) -> list[int]:

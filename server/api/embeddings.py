@@ -13,11 +13,12 @@ from starlette.routing import Route
 from engine.embedding import Rows
 from server import embedding
 from server.api.http import json_response, with_ignored
+from server.checks import check_tokens, check_word
 from server.config import ServerConfig
 from server.connection import Attendance
 from server.decode import JsonBody
 from server.embedding import EmbeddingModels
-from server.errors import InvalidRequest, Loc, quote
+from server.errors import InvalidRequest, Loc
 from server.models import ServedModel
 from server.protocol.embeddings import (
     EmbeddingItem,
@@ -47,12 +48,8 @@ class EmbeddingsApi:
     async def create(self, request: Request) -> Response:
         """One embedding an input."""
         wire, ignored = await self._body.read(request, self._config.max_body_bytes)
-        if wire.encoding_format not in (None, *FORMATS):
-            raise InvalidRequest(
-                f"encoding_format must be one of {', '.join(FORMATS)}, but is "
-                f"{quote(wire.encoding_format)}",
-                loc=("body", "encoding_format"),
-            )
+        if wire.encoding_format is not None:
+            check_word(wire.encoding_format, FORMATS, ("body", "encoding_format"))
         leased = self._models.lease(wire.model, "embed")
         async with Attendance(request.receive), leased as model:
             embedding.check_dimensions(wire.dimensions, model)
@@ -85,23 +82,16 @@ async def read_inputs(
                 raise InvalidRequest("an input must not be empty", loc=loc(index))
         inputs = await embedding.encode_inputs(texts, model)
     else:
-        inputs = [check_tokens(item, model, loc(index)) for index, item in enumerate(given)]
+        inputs = [token_list(item, model, loc(index)) for index, item in enumerate(given)]
     embedding.check_inputs(inputs, model, loc)
     return inputs
 
 
-def check_tokens(item: object, model: ServedModel, loc: Loc) -> list[int]:
+def token_list(item: object, model: ServedModel, loc: Loc) -> list[int]:
     """A list of token ids. Raises InvalidRequest."""
     if not isinstance(item, list):
         raise InvalidRequest("texts, tokens and lists of tokens cannot be mixed", loc=loc)
-    n_vocab = model.info.n_vocab
-    for index, token in enumerate(item):
-        if not 0 <= token < n_vocab:
-            raise InvalidRequest(
-                f"tokens must be 0 to {n_vocab - 1}, but one is {quote(token)}",
-                loc=(*loc, index),
-                code="invalid_token",
-            )
+    check_tokens(item, model.info.n_vocab, loc)
     return item
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import UNSET, Struct
 
 from server.api.messages_input import chat_messages
+from server.checks import check_word, missing
 from server.errors import ApiError, InvalidRequest, Loc, UnsupportedField, field_path, quote
 from server.protocol.anthropic import (
     MessagesRequest,
@@ -97,11 +98,7 @@ def _sorted_tools(
         if tool.input_schema is not UNSET:
             served.append((index, tool))
         elif tool.type in (None, "custom"):
-            raise InvalidRequest(
-                f"tools[{index}].input_schema is missing",
-                loc=("body", "tools", index, "input_schema"),
-                code="missing_required_parameter",
-            )
+            raise missing(("body", "tools", index, "input_schema"))
         else:
             skipped.append((tool.name, f"tools[{index}] ({tool.type})"))
     return served, skipped
@@ -141,20 +138,12 @@ def _thinking(thinking: ThinkingConfig | None) -> dict[str, Any]:
     """Without a word the template has its way, as without a word in the other API."""
     if thinking is None:
         return {}
-    _one_of(thinking.type, THINKING, ("thinking", "type"))
+    check_word(thinking.type, THINKING, ("body", "thinking", "type"))
     if thinking.display is not None:
-        _one_of(thinking.display, DISPLAYS, ("thinking", "display"))
+        check_word(thinking.display, DISPLAYS, ("body", "thinking", "display"))
     if thinking.type == "disabled":
         return {"enable_thinking": False}
     return {"enable_thinking": True, "reasoning_budget": thinking.budget_tokens}
-
-
-def _one_of(value: str, words: tuple[str, ...], path: Loc) -> None:
-    if value not in words:
-        raise InvalidRequest(
-            f"{field_path(path)} must be one of {', '.join(words)}, but is {quote(value)}",
-            loc=("body", *path),
-        )
 
 
 def _response_format(wire: PromptRequest) -> dict[str, Any] | None:
@@ -164,7 +153,7 @@ def _response_format(wire: PromptRequest) -> dict[str, Any] | None:
 
 
 def _json_schema(form: OutputFormat) -> dict[str, Any]:
-    _one_of(form.type, ("json_schema",), ("output_config", "format", "type"))
+    check_word(form.type, ("json_schema",), ("body", "output_config", "format", "type"))
     return {"type": "json_schema", "json_schema": {"schema": form.schema}}
 
 

@@ -8,7 +8,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from server.errors import InvalidRequest, Loc, UnsupportedField, field_path, quote
+from server.checks import check_word
+from server.errors import InvalidRequest, Loc, UnsupportedField, field_path
 from server.protocol.anthropic import (
     ContentBlock,
     DocumentBlock,
@@ -43,11 +44,7 @@ def chat_messages(
     ignored: list[str] = []
     for index, message in enumerate(messages):
         loc = ("body", "messages", index)
-        if message.role not in ROLES:
-            raise InvalidRequest(
-                f"a role must be one of {', '.join(ROLES)}, but is {quote(message.role)}",
-                loc=(*loc, "role"),
-            )
+        check_word(message.role, ROLES, (*loc, "role"))
         chat += _turns(message, (*loc, "content"), ignored)
     return chat, ignored
 

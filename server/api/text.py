@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from server import conversation, prepare
 from server.api.http import json_response, with_ignored
+from server.checks import check_tokens
 from server.config import ServerConfig
 from server.decode import JsonBody
 from server.dispatch import Dispatcher
-from server.errors import InvalidRequest
 from server.protocol.text import (
     ApplyTemplateRequest,
     ApplyTemplateResponse,
@@ -21,6 +23,11 @@ from server.protocol.text import (
     TokenizeResponse,
     TokenPiece,
 )
+
+if TYPE_CHECKING:
+    from engine.llama.tokenizer import Tokenizer
+
+_CHARS_PER_TOKEN = 4
 
 
 class TextTools:
@@ -45,32 +52,23 @@ class TextTools:
         """Text → tokens."""
         wire, ignored = await self._tokenize.read(request, self._limit)
         async with self._dispatcher.lease(wire.model) as model:
-            tokens: list[int] = await conversation.encode(
-                model,
-                wire.content,
-                add_special=bool(wire.add_special),
-                parse_special=wire.parse_special is not False,
+            tokenizer = model.loaded_engine.tokenizer
+            response = await conversation.off_loop_if(
+                len(wire.content), lambda: json_response(tokenized(wire, tokenizer))
             )
-            body = TokenizeResponse(tokens)
-            if wire.with_pieces:
-                token_bytes = model.loaded_engine.tokenizer.token_bytes
-                body = TokenizeResponse([TokenPiece(t, _piece(token_bytes(t))) for t in tokens])
-        return with_ignored(json_response(body), ignored)
+        return with_ignored(response, ignored)
 
     async def detokenize(self, request: Request) -> Response:
         """Tokens → text."""
         wire, ignored = await self._detokenize.read(request, self._limit)
         async with self._dispatcher.lease(wire.model) as model:
-            n_vocab = model.loaded_engine.info.n_vocab
-            for index, token in enumerate(wire.tokens):
-                if not 0 <= token < n_vocab:
-                    raise InvalidRequest(
-                        f"tokens must be 0 to {n_vocab - 1}, but one is {token}",
-                        loc=("body", "tokens", index),
-                        code="invalid_token",
-                    )
-            body = DetokenizeResponse(model.loaded_engine.tokenizer.decode(wire.tokens))
-        return with_ignored(json_response(body), ignored)
+            tokenizer = model.loaded_engine.tokenizer
+            check_tokens(wire.tokens, tokenizer.n_vocab, ("body", "tokens"))
+            response = await conversation.off_loop_if(
+                len(wire.tokens) * _CHARS_PER_TOKEN,
+                lambda: json_response(DetokenizeResponse(tokenizer.decode(wire.tokens))),
+            )
+        return with_ignored(response, ignored)
 
     async def apply_template(self, request: Request) -> Response:
         """Messages → the prompt as text."""
@@ -80,6 +78,18 @@ class TextTools:
             kwargs = conversation.template_kwargs(wire)
             prompt = await conversation.prompt_text(model, wire.messages, kwargs)
         return with_ignored(json_response(ApplyTemplateResponse(prompt)), ignored)
+
+
+def tokenized(wire: TokenizeRequest, tokenizer: Tokenizer) -> TokenizeResponse:
+    """Blocks for as long as the text is."""
+    tokens = tokenizer.encode(
+        wire.content,
+        add_special=bool(wire.add_special),
+        parse_special=wire.parse_special is not False,
+    )
+    if not wire.with_pieces:
+        return TokenizeResponse(tokens)
+    return TokenizeResponse([TokenPiece(t, _piece(tokenizer.token_bytes(t))) for t in tokens])
 
 
 def _piece(data: bytes) -> str | list[int]:

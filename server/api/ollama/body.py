@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec import Struct
 from starlette.requests import Request
 
+from server.checks import missing
 from server.decode import JsonBody
 from server.errors import InvalidRequest, quote
 from server.models import LATEST, Models, ServedModel
@@ -35,9 +36,7 @@ class Body(JsonBody[T]):
 def find(models: Models, name: str | None) -> ServedModel:
     """The model of a name, which must be there. Raises InvalidRequest, ModelNotFound."""
     if not name:
-        raise InvalidRequest(
-            "model is missing", loc=("body", "model"), code="missing_required_parameter"
-        )
+        raise missing(("body", "model"))
     return models.get(name)
 
 

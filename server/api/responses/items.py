@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 from msgspec import Struct
 
+from server.checks import check_word, missing
 from server.custom_tools import as_arguments
+from server.decode import wrong_type
 from server.errors import InvalidRequest, Loc, UnsupportedField, quote
 from server.protocol.messages import ChatMessage, FunctionCall, TextPart, ToolCall
 
@@ -117,12 +119,8 @@ class Conversation:
         return self._answer
 
     def _message(self, item: dict[str, Any], loc: Loc) -> None:
-        role = item.get("role")
-        if role not in ROLES:
-            raise InvalidRequest(
-                f"a role must be one of {', '.join(ROLES)}, but is {quote(role)}",
-                loc=(*loc, "role"),
-            )
+        role: Any = item.get("role")
+        check_word(role, ROLES, (*loc, "role"))
         content = content_of(item.get("content"), (*loc, "content"))
         answer = self._answer
         if role != "assistant" or answer is None or answer.content is not None:
@@ -222,9 +220,6 @@ def _text_field(item: dict[str, Any], name: str, loc: Loc) -> str:
     value = item.get(name)
     if isinstance(value, str):
         return value
-    missing = name not in item
-    raise InvalidRequest(
-        f"{name} is missing" if missing else f"{name} must be a text, but is {quote(value)}",
-        loc=(*loc, name),
-        code="missing_required_parameter" if missing else "invalid_type",
-    )
+    if name not in item:
+        raise missing((*loc, name))
+    raise wrong_type(["str"], value, (*loc, name))
