@@ -40,6 +40,11 @@ def write_line(scope: Scope, record: RequestLog, seconds: float) -> None:
         milliseconds,
         client,
         record.id,
-        "".join(f" {name}={value}" for name, value in record.fields.items()),
+        "".join(f" {name}={_in_one_line(value)}" for name, value in record.fields.items()),
         extra={"fields": fields},
     )
+
+
+def _in_one_line(value: object) -> str:
+    """A body that is logged must not look like further lines of the log."""
+    return str(value).replace("\r", "\\r").replace("\n", "\\n")

@@ -21,12 +21,8 @@ if TYPE_CHECKING:
 
 MEASURED = ("flash_attention", "threads", "ubatch_size", "use_extra_bufts")
 """What the probe fills in."""
-SHOWN = (
-    *("context", "parallel", "max_queue", "batch_size", "ubatch_size", "threads"),
-    *("flash_attention", "max_stall", "prefix_cache_mib", "prefix_cache_dir"),
-    *("prefix_cache_disk_mib", "n_gpu_layers", "main_gpu", "split_mode", "type_k", "type_v"),
-    *("kv_unified", "use_mmap", "use_mlock", "use_extra_bufts"),
-)
+HIDDEN = ("path", "lora")
+"""The file stands beside the settings, adapters stand in the list of models."""
 
 _DEFAULTS = ModelSettings(path=Path())
 
@@ -103,7 +99,9 @@ def settings_with_origin(
 ) -> dict[str, Setting]:
     """What is in use, and where each value comes from."""
     found = {}
-    for name in SHOWN:
+    for name in ModelSettings.__struct_fields__:
+        if name in HIDDEN:
+            continue
         value, wish = getattr(used, name), getattr(asked, name)
         default = getattr(_DEFAULTS, name)
         origin: Origin = "default"

@@ -124,6 +124,7 @@ def test_origins() -> None:
     assert origins["threads"] == origins["parallel"] == "chosen"
     assert origins["flash_attention"] == "measured"
     assert origins["max_queue"] == "default"
+    assert {*ModelSettings.__struct_fields__} - origins.keys() == {"path", "lora"}
     busy = settings_with_origin(asked, used, replace(probed, busy=True))
     assert busy["flash_attention"].origin == "default"
 
@@ -135,9 +136,12 @@ class Lines(logging.Handler):
         super().__init__()
         self.setFormatter(JsonLines())
         self.lines: list[str] = []
+        self.messages: list[str] = []
+        """The same lines as text."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record))
+        self.messages.append(record.getMessage())
 
 
 @pytest.fixture
@@ -172,6 +176,8 @@ async def test_prompts_are_logged_where_that_is_asked(engine: FakeEngine, lines:
     app = create_app(config, models)
     async with app.router.lifespan_context(app):
         await models.wait_loaded()
+        await Client(app).post("/v1/chat/completions", b'{"a":\n1}')
+        assert 'body={"a":\\n1}' in lines.messages[-1], "one line, whatever is in it"
         await Client(app).chat(messages=[{"role": "user", "content": SECRET}])
     body = json.loads(json.loads(lines.lines[-1])["body"])
     assert body["messages"][0]["content"] == SECRET
