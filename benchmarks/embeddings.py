@@ -74,7 +74,7 @@ async def run(url: str, model: str, seconds: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--model", required=True)
     parser.add_argument("--seconds", type=float, default=5.0)

