@@ -33,6 +33,8 @@ BOUND = 0.8
 """Of a log probability: a row computed alone moves logits by 0.43 (see the benchmarks' page), and
 reused answers by 0.35 at most here."""
 WORDS = ("river", "stone", "winter", "engine", "violin", "market", "captain", "harbour", "silver")
+MARK = "¤"
+"""No answer begins so: else a prompt that goes on by chance as the answer did would reuse it."""
 
 GREEDY = SamplingParams(temperature=1e-5)
 """Choices that draw are computed each."""
@@ -89,7 +91,7 @@ class Talk:
         """Asks; `answer` is what the conversation goes on with, whatever comes."""
         encode = self._engine.tokenizer.encode
         history = self._history.setdefault(turn.conversation, encode(f"System: {turn.system}\n"))
-        history += encode(f"User: {turn.message}\nAssistant:")
+        history += encode(f"{MARK}User: {turn.message}\nAssistant:")
         if turn.aborted:
             await self._abort(history + encode(text(random.Random(number), 60)), number)
         choices = await self._ask(list(history), number, turn.n)
