@@ -287,8 +287,10 @@ class Engine(EngineThread[RequestState, Stream, Event]):
             self.failure, self.state = str(failure), "failed"
         try:
             self._core.fail_all()
-        except EngineError as second:
-            self.failure, self.state = str(second), "failed"
+        # Or nobody would be told, and the next request would wait for a thread that is gone.
+        except Exception as second:
+            log.exception("nor can the engine go on")
+            self.failure, self.state = str(second) or type(second).__name__, "failed"
         self._send([(state, RequestFailed(failure)) for state in lost])
 
     def _send(self, outgoing: Outgoing) -> None:

@@ -17,10 +17,12 @@ class IdleSlots:
 
     def __init__(self, n_slots: int, rules: PrefixRules) -> None:
         self._rules = rules
-        self._held = OrderedDict((slot, EMPTY) for slot in range(n_slots))
+        self._n_slots = n_slots
+        self._held: OrderedDict[int, Held] = OrderedDict()
         self._floors: dict[int, int] = {}
         """Slot → length below which it cannot be trimmed."""
         self._outside = {-1, n_slots}
+        self.empty()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -48,9 +50,10 @@ class IdleSlots:
         return self._held.pop(slot)
 
     def empty(self) -> None:
-        """The memory behind was reset."""
-        for slot in self._held:
-            self._held[slot] = EMPTY
+        """The memory behind was reset, and nobody computes. A slot that was taken for a request
+        which failed before it began is idle again, too."""
+        self._held.clear()
+        self._held.update((slot, EMPTY) for slot in range(self._n_slots))
         self._floors.clear()
 
     def floor(self, slot: int) -> int:

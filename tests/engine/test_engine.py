@@ -315,6 +315,22 @@ def test_a_failed_step_loses_its_requests_and_nothing_else(
     with_engine(smollm2, scenario)
 
 
+def test_an_engine_that_cannot_go_on_says_so(
+    smollm2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise ValueError("a cosmic ray")
+
+        monkeypatch.setattr(LlamaRunner, "run", broken)
+        monkeypatch.setattr(LlamaRunner, "reset", broken)
+        _, events = await collect(engine, request("lost", prompt_of(engine, "Hi")))
+        assert isinstance(events[-1], RequestFailed)
+        assert (engine.state, engine.failure) == ("failed", "a cosmic ray")
+
+    with_engine(smollm2, scenario)
+
+
 def test_closing_ends_what_runs(smollm2: Path) -> None:
     async def scenario(engine: Engine) -> None:
         stream = engine.submit(request("a", [5, 6], max_tokens=400))

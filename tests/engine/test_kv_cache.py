@@ -299,3 +299,11 @@ def test_conversations_under_eviction_aborts_and_failures(
     for name, text in expected.items():
         assert set(harness.answers[name].texts.values()) == {text}
     assert kv.n_idle == 3
+
+
+def test_a_reset_finds_every_slot_idle_again() -> None:
+    kv = cache()
+    kv.acquire(SYSTEM)  # for a request that failed before it had the slot
+    assert kv.n_idle == 1
+    kv.forget()
+    assert kv.idle_tokens() == {0: 0, 1: 0}
