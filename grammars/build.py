@@ -20,7 +20,7 @@ class Builder:
         self._rules: dict[Values, Rule] = {}
         self._goals: dict[Goal, Rule] = {}
         self._shared: dict[object, Rule] = {}
-        self.counts = False  # some rule is a state of a counter, and may be a dead end
+        self.counting: list[Rule] = []  # the states of counters, which may be dead ends
         self._queue: list[tuple[Rule, Values, Goal]] = []
 
     def grammar(self, goal: Goal) -> Node:
@@ -32,7 +32,7 @@ class Builder:
             rule.body, ends = self._located(values, own)
             if ends:
                 finished.add(id(rule))
-        body = prune(root, [rule for rule, _, _ in self._queue], finished, self.counts)
+        body = prune(root, [*(rule for rule, _, _ in self._queue), *self.counting], finished)
         if body == NEVER:
             raise UnsupportedSchema("$", "", "no value satisfies it")
         return body

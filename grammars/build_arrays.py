@@ -70,7 +70,6 @@ def _counting(b: Builder, c: ArrayConstraint) -> Node:
     cap = max(len(c.prefix), c.low, *(k.start for k in c.contains)) + 1
     if c.high is not None:
         cap = c.high
-    b.counts = True
     states: dict[tuple[int, Counts], Rule] = {}
     queue: list[tuple[int, Counts]] = []
 
@@ -93,6 +92,7 @@ def _counting(b: Builder, c: ArrayConstraint) -> Node:
                 item = nodes.sequence(COMMA if index else EPSILON, b.node(goal, "item"))
                 options.append(nodes.sequence(item, state(index + 1, new)))
         states[index, counts].body = nodes.choice(*options)
+    b.counting += states.values()
     return start
 
 

@@ -33,7 +33,6 @@ class _Counted:
     def __init__(
         self, b: Builder, c: ObjectConstraint, declared: list[Declared], cells: list[Cell]
     ) -> None:
-        b.counts = True
         self.b, self.c, self.declared, self.cells = b, c, declared, cells
         self.cap = max(c.low, 1) if c.high is None else c.high
         self.left = [sum(d.required for d in declared[i:]) for i in range(len(declared) + 1)]
@@ -45,6 +44,7 @@ class _Counted:
         start = self.state(0, 0, self.c.some)
         for key in self.queue:
             self.states[key].body = self.body(*key)
+        self.b.counting += self.states.values()
         return start
 
     def state(self, index: int, count: int, pending: Pending) -> Node:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 OPEN, CLOSE, COMMA, COLON = Literal("{"), Literal("}"), Literal(", "), Literal(": ")
 MAX_CELLS = 64
-MAX_RUN = 64  # members of one sequence: each is copied into those before it
+MAX_RUN = 64  # members of one sequence
 
 
 class Declared(Struct, frozen=True):
@@ -109,13 +109,14 @@ def _plain(b: Builder, declared: list[Declared], cells: list[Cell]) -> Node:
     extra = free(b, cells)
     more = nodes.repeat(nodes.sequence(COMMA, extra), 0, None)
     first = next((i for i, d in enumerate(declared) if d.required), len(declared))
-    rest: list[Node] = [EPSILON] * len(declared) + [more]
+    rest: dict[int, Node] = {len(declared): more}
+    run = [more]  # backwards: what follows up to the next rule
     for index in range(len(declared) - 1, 0, -1):
-        d = declared[index]
-        item = nodes.sequence(COMMA, member(b, d))
-        tail = nodes.sequence(item if d.required else nodes.optional(item), rest[index + 1])
-        named = index <= first + 1 or index % MAX_RUN == 0
-        rest[index] = Rule("rest", tail) if named and tail != EPSILON else tail
+        item = nodes.sequence(COMMA, member(b, declared[index]))
+        run.append(item if declared[index].required else nodes.optional(item))
+        if index <= first + 1 or index % MAX_RUN == 0:
+            rest[index] = Rule("rest", nodes.sequence(*reversed(run)))
+            run = [rest[index]]
     options = [
         nodes.sequence(member(b, declared[i]), rest[i + 1])
         for i in range(min(first + 1, len(declared)))

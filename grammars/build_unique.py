@@ -71,7 +71,6 @@ def _finite(b: Builder, goal: Goal) -> list[str] | None:
 
 def _any_order(b: Builder, c: ArrayConstraint, parts: list[list[str]]) -> Node:
     """A rule per (items so far, values used)."""
-    b.counts = True
     states: dict[tuple[int, frozenset[str]], Rule] = {}
     queue: list[tuple[int, frozenset[str]]] = []
 
@@ -91,6 +90,7 @@ def _any_order(b: Builder, c: ArrayConstraint, parts: list[list[str]]) -> Node:
                     item = nodes.sequence(COMMA if index else EPSILON, Token(Literal(text)))
                     options.append(nodes.sequence(item, state(index + 1, used | {text})))
         states[index, used].body = nodes.choice(*options)
+    b.counting += states.values()
     return start
 
 

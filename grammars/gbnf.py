@@ -50,6 +50,11 @@ class _Printer:
         self.emit(name, self.text(body, 0) or '""')
 
     def define_lasting(self, rule: Rule) -> None:
+        """Many are printed only once, so the text is kept from the second time on."""
+        if not rule.printed:
+            rule.printed = True
+            self.define(self.names[id(rule)], rule.body)
+            return
         if not rule.parts:
             self.recorder = self.recorder or _Recorder(self.max_bytes)
             rule.parts = self.recorder.record(rule)

@@ -65,13 +65,14 @@ class Except(Struct, frozen=True, gc=False):
 class Rule(Struct, eq=False):
     """A named node; `hint` is where the printed name starts from.
 
-    A `lasting` rule outlives a compilation, refers to lasting rules only and has an end. GBNF
-    keeps its text in `parts`, with rules in the place of their names.
+    A `lasting` rule outlives a compilation, refers to lasting rules only and has an end. Once it
+    was `printed`, GBNF keeps its text in `parts`, with rules in the place of their names.
     """
 
     hint: str
     body: Node = field(default_factory=lambda: NEVER)
     lasting: bool = False
+    printed: bool = False
     parts: tuple[str | Rule, ...] = ()
 
 

@@ -205,7 +205,7 @@ def _token(c: NumberConstraint) -> Node:
         found = integer_range(*_whole_bounds(c))
         return found if nodes.is_never(found) else Token(found)
     a = to_automaton(c)
-    return NEVER if a.is_empty() else Token(Dfa(a))
+    return NEVER if a.is_empty() else Rule("decimal", Token(Dfa(a)), True)
 
 
 def spell(value: Fraction) -> str:

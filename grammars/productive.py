@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from . import nodes
-from .nodes import Choice, Node, Repeat, Rule, Sequence, Token, is_never
+from .nodes import Choice, Literal, Node, Repeat, Rule, Sequence, Token, is_never
 
 MAX_DEPTH = 60
+_TEXTS = (Token, Literal)  # a token that matches nothing is never built
 
 
-def prune(root: Rule, values: Iterable[Rule], good: set[int], thorough: bool) -> Node:
+def prune(root: Rule, rules: list[Rule], good: set[int]) -> Node:
     """The same language without unproductive parts; rules are edited in place.
 
-    `good` are the ids of rules known to have an end. Usually one look at the other rules of
-    `values`, through which all recursion passes, shows that they have one too; `thorough` says
-    that other rules may be dead ends as well.
+    Without an end can only be one of `rules`, or what leads to it. `good` are the ids of those
+    known to have one. Usually a look at the others, last built first, shows that they have too.
     """
     tried: set[int] = set()
-    if not thorough and all(_ends(rule, good, tried, 0) for rule in values):
+    if all(_ends(rule, good, tried, 0) for rule in reversed(rules)):
         return root
     users = _users(root)
     good = _productive_rules([rule for rule, _ in users.values()], users)
@@ -83,12 +81,13 @@ def _ending(node: Node, good: set[int], tried: set[int], depth: int) -> bool:
         case Rule():
             return _ends(node, good, tried, depth)
         case Sequence(items):
-            return all(_ending(i, good, tried, depth) for i in items)
+            parts = (i for i in items if type(i) not in _TEXTS)
+            return all(_ending(i, good, tried, depth) for i in parts)
         case Choice(options):
             return any(_ending(o, good, tried, depth) for o in options)
         case Repeat(body, low, _):
             return low == 0 or _ending(body, good, tried, depth)
-    return True  # a token that matches nothing is never built
+    return True
 
 
 def _productive(node: Node, good: set[int]) -> bool:

@@ -13,7 +13,7 @@ from .automaton import Automaton
 from .errors import LimitExceeded
 from .json_text import STRING, quote, quoted
 from .memo import memo
-from .nodes import NEVER, Dfa, Except, Literal, Node, Token
+from .nodes import NEVER, Dfa, Except, Literal, Node, Rule, Token
 from .patterns import Pattern
 
 MAX_FINITE = 64
@@ -190,7 +190,15 @@ def _token(c: StringConstraint) -> Node:
         for text in c.excluded:
             quote(text)  # raises where it cannot be spelled
         return Token(nodes.sequence(Literal('"'), Except(c.excluded), Literal('"')))
-    return _quoted(body(c))
+    text = _quoted(body(c))
+    # A rule's text is kept between compilations, and stands once in a grammar.
+    return Rule(_hint(c), text, True) if c.matches and text != NEVER else text
+
+
+def _hint(c: StringConstraint) -> str:
+    """What the rule of a pattern is called: after its format, if that is all."""
+    kind, _, name = min(c.matches).partition(":")
+    return name if kind == "f" and len(c.matches) == 1 else "text"
 
 
 def body(c: StringConstraint) -> Node:
