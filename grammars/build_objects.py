@@ -9,7 +9,7 @@ from msgspec import Struct
 from . import nodes, strings
 from .errors import UnsupportedSchema
 from .json_text import quote
-from .nodes import EPSILON, NEVER, Literal, Node, Rule, Token
+from .nodes import NEVER, Literal, Member, Node, Rule, Token
 from .strings import StringConstraint
 from .values import TRUE, Goal, ObjectConstraint, both
 
@@ -86,9 +86,11 @@ def _cells(b: Builder, c: ObjectConstraint) -> list[Cell]:
     return [Cell(tuple(dict.fromkeys(n)), g) for g, n in grouped.items()]
 
 
-def member(b: Builder, d: Declared, goal: Goal | None = None) -> Node:
+def member(
+    b: Builder, d: Declared, goal: Goal | None = None, comma: bool = False, required: bool = True
+) -> Node:
     value = b.node(d.goal if goal is None else goal, d.name)
-    return nodes.sequence(Token(Literal(quote(d.name) + ": ")), value)
+    return Member(quote(d.name) + ": ", value, comma, required)
 
 
 def free_member(b: Builder, cell: Cell) -> Node:
@@ -112,8 +114,8 @@ def _plain(b: Builder, declared: list[Declared], cells: list[Cell]) -> Node:
     rest: dict[int, Node] = {len(declared): more}
     run = [more]  # backwards: what follows up to the next rule
     for index in range(len(declared) - 1, 0, -1):
-        item = nodes.sequence(COMMA, member(b, declared[index]))
-        run.append(item if declared[index].required else nodes.optional(item))
+        d = declared[index]
+        run.append(member(b, d, comma=True, required=d.required))
         if index <= first + 1 or index % MAX_RUN == 0:
             rest[index] = Rule("rest", nodes.sequence(*reversed(run)))
             run = [rest[index]]

@@ -9,7 +9,7 @@ from .charset import CharSet
 from .errors import LimitExceeded, UnsupportedSchema
 from .except_text import ExceptPrinter
 from .json_text import quote
-from .nodes import Chars, Choice, Dfa, Except, Literal, Node, Repeat, Rule, Sequence, Token
+from .nodes import Chars, Choice, Dfa, Except, Literal, Member, Node, Repeat, Rule, Sequence, Token
 
 REPEAT_LIMIT = 2_000  # llama.cpp refuses larger minima and drops larger maxima
 _SINGLE = (Chars, Rule, Literal)
@@ -109,8 +109,8 @@ class _Printer:
             return self.text(node.body, level)  # type: ignore[union-attr]
         if kind is Literal:
             return literal(node.text)  # type: ignore[union-attr]
-        if kind is Sequence:
-            text = self.sequence_text(node.items)  # type: ignore[union-attr]
+        if kind is Sequence or kind is Member:
+            text = self.sequence_text((node,) if kind is Member else node.items)  # type: ignore[union-attr]
             return f"({text})" if level > 1 and text else text
         if kind is Choice:
             text = " | ".join([self.text(o, 1) for o in node.options])  # type: ignore[union-attr]
@@ -141,7 +141,14 @@ class _Printer:
                 own = item.text  # type: ignore[union-attr]
                 characters = own if characters is None else characters + own
                 continue
-            if kind is Rule:
+            if isinstance(item, Member):
+                text = names.get(id(item.value)) or self.name(item.value)
+                key = ", " + item.key if item.comma else item.key
+                if item.required:
+                    characters = key if characters is None else characters + key
+                else:
+                    text = f"({literal(key)} {text})?"
+            elif kind is Rule:
                 text = names.get(id(item)) or self.name(item)  # type: ignore[arg-type]
             elif kind is Repeat and item.max == 1 and type(item.body) is Sequence:  # type: ignore[union-attr]
                 text = f"({self.sequence_text(item.body.items)})?"  # type: ignore[union-attr]
@@ -214,6 +221,8 @@ def _weight(node: Node) -> int:
             return _weight(body) * max(1, low, high or 1) + 1
         case Token(body):
             return _weight(body)
+        case Member():
+            return 1 if node.required else 2
     return 1
 
 

@@ -16,7 +16,7 @@ from .errors import LimitExceeded
 from .except_text import ExceptPrinter
 from .gbnf import bounds, identifier
 from .json_text import quote as json_quote
-from .nodes import Chars, Choice, Except, Literal, Node, Repeat, Rule, Sequence, Token
+from .nodes import Chars, Choice, Dfa, Except, Literal, Member, Node, Repeat, Rule, Sequence, Token
 
 
 def print_lark(root: Node, max_bytes: int = 1_000_000) -> str:
@@ -95,7 +95,8 @@ class _Printer:
         if kind is Literal:
             return quote(node.text)  # type: ignore[union-attr]
         if isinstance(node, Sequence):
-            text = " ".join([self.rule(i, 2) for i in node.items]) or '""'
+            items = [self.rule(i, 1 if type(i) is Member else 2) for i in node.items]
+            text = " ".join(items) or '""'
             return f"({text})" if level > 1 and len(node.items) > 1 else text
         if isinstance(node, Repeat):
             text = self.rule(node.body, 2)
@@ -103,9 +104,19 @@ class _Printer:
         if isinstance(node, Choice):
             text = " | ".join([self.rule(o, 1) for o in node.options])
             return f"({text})" if level else text
+        if isinstance(node, Member):
+            return self.member(node, level)
         if isinstance(node, Chars):
             return f"/{char_class(node.ranges)}/"
         return self.token(node)
+
+    def member(self, node: Member, level: int) -> str:
+        text = f"{quote(node.key)} {self.name(node.value, False)}"
+        if node.comma:
+            text = f'", " {text}'
+        if not node.required:
+            return f"({text})?"
+        return f"({text})" if level > 1 else text
 
     def token(self, body: Node) -> str:
         key = id(body)
@@ -145,6 +156,7 @@ class _Printer:
             return self.part(node.body, level)
         if isinstance(node, Except):
             return self.excepts.text(node.texts), False
+        assert isinstance(node, Dfa), "members stand between tokens"
         key = (id(node.automaton), node.escaped)
         if key not in self.automata:
             self.automata[key] = unroll.regular(node.automaton, node.escaped)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from .charset import CharSet
 
@@ -62,6 +63,18 @@ class Except(Struct, frozen=True, gc=False):
     texts: frozenset[str]
 
 
+class Member(Struct, frozen=True):
+    """A property of an object: `key` (its name as JSON, colon and space) as one token, `value`.
+
+    Objects are most of what schemas say, so this is one node, and not a sequence in a repeat.
+    """
+
+    key: str
+    value: Rule
+    comma: bool  # whether ", " comes first
+    required: bool
+
+
 class Rule(Struct, eq=False):
     """A named node; `hint` is where the printed name starts from.
 
@@ -76,7 +89,7 @@ class Rule(Struct, eq=False):
     parts: tuple[str | Rule, ...] = ()
 
 
-Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Except | Rule
+Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Except | Member | Rule
 
 EPSILON: Node = Sequence(())
 NEVER: Node = Choice(())
@@ -152,6 +165,8 @@ def nullable(node: Node) -> bool:
             return automaton.accept[0]
         case Except(texts):
             return "" not in texts
+        case Member():
+            return not node.required
     return False
 
 
@@ -172,6 +187,8 @@ def _nonempty(node: Node) -> Node:
             return NEVER
         case Token(body):
             return Token(_nonempty(body))
+        case Member():
+            return replace(node, required=True)
     return node
 
 
@@ -183,6 +200,8 @@ def children(node: Node) -> Iterable[Node]:
             return options
         case Repeat(body, _, _) | Token(body) | Rule(_, body):
             return (body,)
+        case Member(_, value):
+            return (value,)
     return ()
 
 

@@ -193,6 +193,8 @@ def _unrolled(node: Node) -> int:
 
 def adjust_length(node: Node, low: int, high: int | None) -> Node | None:
     """`node` cut to low..high code points where a single repetition can carry the bounds."""
+    if low == 0 and high is None:
+        return node
     least, most = lengths(node)
     if least >= low and (high is None or (most is not None and most <= high)):
         return node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import nodes
-from .nodes import Choice, Literal, Node, Repeat, Rule, Sequence, Token, is_never
+from .nodes import Choice, Literal, Member, Node, Repeat, Rule, Sequence, Token, is_never
 
 MAX_DEPTH = 60
 _TEXTS = (Token, Literal)  # a token that matches nothing is never built
@@ -87,6 +87,8 @@ def _ending(node: Node, good: set[int], tried: set[int], depth: int) -> bool:
             return any(_ending(o, good, tried, depth) for o in options)
         case Repeat(body, low, _):
             return low == 0 or _ending(body, good, tried, depth)
+        case Member(value=value):
+            return not node.required or _ends(value, good, tried, depth)
     return True
 
 
@@ -100,6 +102,8 @@ def _productive(node: Node, good: set[int]) -> bool:
             return any(_productive(o, good) for o in options)
         case Repeat(body, low, _):
             return low == 0 or _productive(body, good)
+        case Member(value=value):
+            return not node.required or _productive(value, good)
     return True
 
 
@@ -114,4 +118,7 @@ def _cut(node: Node, good: set[int]) -> Node:
             return nodes.choice(*(o for o in kept if not is_never(o)))
         case Repeat(body, low, high):
             return nodes.repeat(_cut(body, good), low, high)
+        case Member(value=value):
+            gone = nodes.NEVER if node.required else nodes.EPSILON
+            return node if _productive(value, good) else gone
     return node

@@ -190,9 +190,9 @@ def _token(c: StringConstraint) -> Node:
         for text in c.excluded:
             quote(text)  # raises where it cannot be spelled
         return Token(nodes.sequence(Literal('"'), Except(c.excluded), Literal('"')))
-    text = _quoted(body(c))
+    node = _quoted(body(c))
     # A rule's text is kept between compilations, and stands once in a grammar.
-    return Rule(_hint(c), text, True) if c.matches and text != NEVER else text
+    return Rule(_hint(c), node, True) if c.matches and node != NEVER else node
 
 
 def _hint(c: StringConstraint) -> str:
