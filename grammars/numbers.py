@@ -16,12 +16,14 @@ from msgspec.structs import replace
 
 from . import charset, digits, nodes, regular
 from .automaton import Automaton
+from .decimal_range import decimal_range
 from .errors import LimitExceeded, UnsupportedSchema
 from .integer_range import integer_range
 from .memo import memo
 from .nodes import NEVER, Chars, Dfa, Literal, Node, Rule, Token
 
 MAX_BITS = 4_000
+PLAIN = 10**30  # whole numbers below are spelled digit by digit
 
 _DIGITS = nodes.repeat(Chars(charset.DIGIT), 0, None)
 _INTEGER = nodes.sequence(
@@ -204,13 +206,27 @@ def _token(c: NumberConstraint) -> Node:
     if c.step == 1 and not (c.not_steps or c.excluded):
         found = integer_range(*_whole_bounds(c))
         return found if nodes.is_never(found) else Token(found)
+    if _bounds_alone(c):
+        found = decimal_range(_whole(c.low), c.low_open, _whole(c.high), c.high_open)
+        return found if nodes.is_never(found) else Rule("decimal", Token(found), True)
     a = to_automaton(c)
     return NEVER if a.is_empty() else Rule("decimal", Token(Dfa(a)), True)
 
 
+def _bounds_alone(c: NumberConstraint) -> bool:
+    """Whether whole bounds are all there is."""
+    bounds = [b for b in (c.low, c.high) if b is not None]
+    whole = all(b.denominator == 1 and abs(b) < PLAIN for b in bounds)
+    return whole and c.step is None and not (c.not_steps or c.excluded)
+
+
+def _whole(bound: Fraction | None) -> int | None:
+    return None if bound is None else bound.numerator
+
+
 def spell(value: Fraction) -> str:
     """A decimal without exponent where that is short, else as Python's json writes it."""
-    if value.denominator == 1 and abs(value) < 10**30:
+    if value.denominator == 1 and abs(value) < PLAIN:
         return str(value.numerator)
     plain = format(Decimal(value.numerator) / Decimal(value.denominator), "f")
     if len(plain) < 30 and Fraction(Decimal(plain)) == value:

@@ -63,3 +63,25 @@ def test_decimals(seed):
             longer = text + ("0" if "." in text else ".0")
             assert a.matches(longer) == (c.accepts(Fraction(x)) and not whole), (c, longer)
         assert not any(a.matches(text) for text in NO_NUMBERS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_decimals_between_whole_bounds(seed):
+    """Their nodes are made without the automaton, which judges them here."""
+    rng = random.Random(seed)
+    for _ in range(60):
+        low, high = (rng.choice([None, rng.randrange(-12, 13), rng.randrange(-400, 400)])
+                     for _ in "ab")  # fmt: skip
+        if low is None and high is None:
+            continue  # any number, in any spelling
+        c = NumberConstraint(*(None if b is None else Fraction(b) for b in (low, high)),
+                             rng.random() < 0.5, rng.random() < 0.5)  # fmt: skip
+        a, node = to_automaton(c), to_node(c)
+        if nodes.is_never(node):
+            assert a.is_empty(), c
+            continue
+        matcher = GbnfMatcher(print_gbnf(node))
+        near = {x + d for x in (low or 0, high or 0, 0, 10, 99) for d in (-1, 0, 1)}
+        texts = [f"{x}{rest}" for x in near for rest in ("", ".0", ".00", ".01", ".50", ".99")]
+        for text in (*texts, "-0.5", "-0.00", *NO_NUMBERS):
+            assert (matcher.judge(text) == DONE) == a.matches(text), (c, text)
