@@ -43,40 +43,45 @@ class ExceptPrinter:
         self._literal, self._name, self._define = literal, name, define
         self._steps: dict[str, str] = {}
         self._chunks: dict[str, str] = {}
-        self._tries: dict[frozenset[str], str] = {}
+        self._tries: dict[tuple[str, ...], str] = {}
 
     def text(self, texts: frozenset[str]) -> str:
         """One item: the inside of every JSON string but these."""
+        return self._trie(tuple(sorted(texts)))
+
+    def _trie(self, texts: tuple[str, ...]) -> str:
+        """`text` of sorted texts."""
         if len(texts) == 1:
-            (tail,) = texts
-            head = len(tail) % CHUNK
-            return self._wrap(tail[:head], self._chunk(tail[head:]))
-        start = _shared_start(min(texts), max(texts))
+            return self._single(texts[0])
+        start = _shared_start(texts[0], texts[-1])
         if not start:
             return self._branches(texts)
-        rest = self._named(frozenset([t[len(start) :] for t in texts]))
+        rest = self._named(tuple([t[len(start) :] for t in texts]))
         for cut in range((len(start) - 1) // CHUNK * CHUNK, 0, -CHUNK):
             rest = self._define(self._wrap(start[cut : cut + CHUNK], rest))
         return self._wrap(start[:CHUNK], rest)
 
-    def _named(self, texts: frozenset[str]) -> str:
-        """As `text`; several texts are a rule, which others that go on alike share."""
+    def _single(self, text: str) -> str:
+        head = len(text) % CHUNK
+        return self._wrap(text[:head], self._chunk(text[head:]))
+
+    def _named(self, texts: tuple[str, ...]) -> str:
+        """As `_trie`; several texts are a rule, which others that go on alike share."""
         if len(texts) == 1:
-            return self.text(texts)
+            return self._single(texts[0])
         known = self._tries.get(texts)
         if known is None:
-            known = self._tries[texts] = self._define(self.text(texts))
+            known = self._tries[texts] = self._define(self._trie(texts))
         return known
 
-    def _branches(self, texts: frozenset[str]) -> str:
+    def _branches(self, texts: tuple[str, ...]) -> str:
         groups: dict[str, list[str]] = {}
         for text in texts:
             if text:
                 groups.setdefault(text[0], []).append(text[1:])
-        first = sorted(groups)
-        options = [self._name(_other_than("".join(first)))]
-        options += [f"{self._literal(c)} {self._named(frozenset(groups[c]))}" for c in first]
-        return f"({' | '.join(options)})" + ("" if "" in texts else "?")
+        options = [self._name(_other_than("".join(groups)))]
+        options += [f"{self._literal(c)} {self._named(tuple(g))}" for c, g in groups.items()]
+        return f"({' | '.join(options)})" + ("?" if texts[0] else "")
 
     def _chunk(self, tail: str) -> str:
         if not tail:
