@@ -54,18 +54,25 @@ def raw_string(
     None of them contains `unlike`, by default `end`. Raises UnsupportedSchema where the schema
     allows anything but strings.
     """
+    return raw_string_node(schema, end, unlike, limits)[0]
+
+
+def raw_string_node(
+    schema: Json, end: str, unlike: str | None = None, limits: Limits = DEFAULT_LIMITS
+) -> tuple[Node, tuple[str, ...]]:
+    """See `raw_string`; also what was ignored in the schema, as `compiler.schema_node` has it."""
     expander = Expander(schema, limits)
     values = expander.values(expander.goal_at(Place(schema, expander.document.resolver)))
     if Values(strings=values.strings) != values or values == NOTHING:
         raise UnsupportedSchema("$", "type", "only strings can be written raw")
     clean = texts.without((unlike or end,))
-    if strings.ANY in values.strings:
-        return Token(nodes.sequence(Dfa(clean), Literal(end)))
-    parts = [regular.intersect([strings.to_automaton(c), clean]) for c in values.strings]
-    body = regular.union(parts)
+    body = clean
+    if strings.ANY not in values.strings:
+        parts = [regular.intersect([strings.to_automaton(c), clean]) for c in values.strings]
+        body = regular.union(parts)
     if body.is_empty():
         raise UnsupportedSchema("$", "", f"no value is free of {unlike or end!r}")
-    return Token(nodes.sequence(Dfa(body), Literal(end)))
+    return Token(nodes.sequence(Dfa(body), Literal(end))), expander.ignored()
 
 
 def takes_only_strings(schema: Json, limits: Limits = DEFAULT_LIMITS) -> bool:

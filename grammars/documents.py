@@ -126,7 +126,7 @@ class Document:
         path, place = "", id(contents)
         while place != id(self.schema) and place in self._parents:
             place, key = self._parents[place]
-            path = _segment(key) + path
+            path = segment(key) + path
         return "$" + path
 
 
@@ -144,7 +144,8 @@ def _parents(schema: Json) -> dict[int, tuple[int, str | int]]:
     return found
 
 
-def _segment(key: str | int) -> str:
+def segment(key: str | int) -> str:
+    """One step of a JSONPath."""
     if isinstance(key, int):
         return f"[{key}]"
     return f".{key}" if key.replace("$", "_").replace("-", "_").isidentifier() else f"[{key!r}]"

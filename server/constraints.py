@@ -12,7 +12,7 @@ import grammars
 from engine.request import Grammar
 from grammars import GrammarCache, GrammarError, Node, UnsupportedSchema
 from grammars.compiler import schema_node
-from server.call_grammar import call_nodes, unknown_formats
+from server.call_grammar import CallNodes, call_nodes
 from server.chat.format import ChatFormat
 from server.chat.plan import CallPlan
 from server.checks import missing
@@ -180,9 +180,10 @@ def _compose(wanted: Wanted) -> grammars.Compiled:
         document, ignored = _form_node(wanted.form)
         if wanted.content_open:
             document = grammars.sequence(grammars.literal(wanted.content_open.strip()), document)
-    body = _body(wanted, document)
-    if wanted.calls is not None:
-        ignored = (*ignored, *unknown_formats(wanted.calls))
+    calls = None if wanted.calls is None else call_nodes(wanted.calls)
+    body = _body(wanted, document, calls)
+    if calls is not None:
+        ignored = (*ignored, *calls.ignored)
     return grammars.compile_node(_after_thought(wanted, body), ignored)
 
 
@@ -200,18 +201,17 @@ def _form_node(form: ResponseFormat) -> tuple[Node, tuple[str, ...]]:
             return schema_node(_schema(form))
 
 
-def _body(wanted: Wanted, document: Node | None) -> Node:
+def _body(wanted: Wanted, document: Node | None, calls: CallNodes | None) -> Node:
     """Calls, a document, either of them, or free text that may turn into calls."""
-    if wanted.calls is None:
+    if wanted.calls is None or calls is None:
         return document or grammars.text_without(*wanted.banned)
-    forced, triggered = call_nodes(wanted.calls)
     if wanted.must_call:
-        return forced
+        return calls.forced
     if document is not None:
-        return grammars.choice(forced, document)
+        return grammars.choice(calls.forced, document)
     if not wanted.calls.triggers:
-        return grammars.choice(forced, text_unlike(wanted.calls))
-    return grammars.choice(grammars.text_without(*wanted.calls.triggers), triggered)
+        return grammars.choice(calls.forced, text_unlike(wanted.calls))
+    return grammars.choice(grammars.text_without(*wanted.calls.triggers), calls.triggered)
 
 
 def text_unlike(plan: CallPlan) -> Node:

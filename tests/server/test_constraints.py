@@ -207,6 +207,29 @@ def test_a_tools_schema_is_refused_under_tools_even_beside_a_document() -> None:
     assert refused.value.tool == "f"
 
 
+HUES: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "a": {"type": "string", "format": "hue"},
+        "b": {"type": "array", "items": {"$ref": "#/$defs/tone"}},
+    },
+    "$defs": {"tone": {"type": "string", "format": "tone"}},
+}
+
+
+@pytest.mark.skipif(not TEMPLATES, reason="no public chat templates beside this checkout")
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_unknown_formats_are_named_by_their_place_in_every_notation(path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "paint", "parameters": HUES}}]
+    plan = ChatFormat.from_template(path.read_text()).call_plan(tools)
+    compiled = Constraints().compile(Wanted(calls=plan))
+    assert compiled is not None
+    assert set(compiled.ignored) == {
+        "paint $.properties.a.format: hue",
+        "paint $.$defs.tone.format: tone",
+    }
+
+
 @pytest.mark.parametrize(
     ("wire", "says"),
     [
