@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from engine.errors import ContextLengthExceeded
 from server.answers import ChoiceReader
 from server.api.completions_answer import ChunkEncoder, completion
 from server.api.completions_call import CompletionCall, check_completion, prepare_completion
@@ -68,12 +72,23 @@ class Completions:
         self, request: Request, wire: CompletionRequest
     ) -> Attempt[Submitted[CompletionCall]]:
         async def attempt(model: ServedModel) -> Submitted[CompletionCall]:
-            call = await prepare_completion(wire, model, self._config, client_of(request))
-            prompts = [each.prompt for each in call.requests]
-            note(request, model=model.name, prompt=sum(map(len, prompts)))
-            return Submitted(call, _submit(model, call), call.ignored)
+            with _prompt_named():
+                call = await prepare_completion(wire, model, self._config, client_of(request))
+                prompts = [each.prompt for each in call.requests]
+                note(request, model=model.name, prompt=sum(map(len, prompts)))
+                return Submitted(call, _submit(model, call), call.ignored)
 
         return attempt
+
+
+@contextmanager
+def _prompt_named() -> Iterator[None]:
+    """The engine knows the prompt by the name of the other API's field."""
+    try:
+        yield
+    except ContextLengthExceeded as error:
+        error.param = "prompt"
+        raise
 
 
 def _submit(model: ServedModel, call: CompletionCall) -> EventSource:

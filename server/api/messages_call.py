@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct
 
+from engine.errors import RequestError
 from server.api.messages_input import chat_messages
 from server.checks import check_word, missing
 from server.errors import ApiError, InvalidRequest, Loc, UnsupportedField, field_path, quote
@@ -77,6 +78,10 @@ def anthropic_paths(translation: Translation) -> Iterator[None]:
     except ApiError as error:
         if error.loc[:1] == ("body",):
             error.loc, error.args = _renamed(error, translation.tools)
+        raise
+    except RequestError as error:
+        if error.param in RENAMED:
+            error.param = field_path(RENAMED[error.param])
         raise
 
 

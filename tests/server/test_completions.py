@@ -310,12 +310,11 @@ async def test_the_least_limit_is_said_as_it_is(client):
 
 
 async def test_errors_of_the_engine(client, engine):
-    assert (await complete(client, "x" * 512)).json()["error"]["code"] == (
-        "context_length_exceeded"
-    )
+    error = (await complete(client, "x" * 512)).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
     assert (await complete(client, model="ghost")).status == 404
     engine.refusal = ContextLengthExceeded(600, 512)
-    assert (await complete(client)).status == 400
+    assert await refusal(client) == (400, "prompt")
 
 
 async def test_what_means_nothing_is_listed(client, engine):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import EngineUnavailable, QueueFull, StepFailed
+from engine.errors import EngineUnavailable, InvalidGrammar, QueueFull, StepFailed
 from server.api.messages_answer import framing
 from server.config import ServerConfig
 from tests.server.anthropic_requests import ask, streamed
@@ -52,6 +52,17 @@ class TestErrors:
         form = {"type": "json_schema", "schema": {"type": "string", "pattern": "(a)\\1"}}
         error = (await ask(client, output_config={"format": form})).json()["error"]
         assert error["message"].startswith("output_config.format.schema: the schema cannot be")
+
+    async def test_a_grammar_that_the_engine_refuses(
+        self, client: Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(grammar: object) -> None:
+            raise InvalidGrammar("grammar size limit exceeded")
+
+        monkeypatch.setattr(engine, "compile_grammar", refuse)
+        form = {"type": "json_schema", "schema": {"type": "string"}}
+        error = (await ask(client, output_config={"format": form})).json()["error"]
+        assert error["message"] == "output_config.format: grammar size limit exceeded"
 
     async def test_unknown_blocks_are_named(self, client: Client) -> None:
         content = [{"type": "text", "text": "x"}, {"type": "container_upload", "file_id": "x"}]
