@@ -87,7 +87,12 @@ def _complete(source: HubSource, names: Mapping[str, Any], root: Path) -> Path |
 def download(source: HubSource, report: Report) -> Path:
     """From the hub into the cache; a download that was cut short goes on where it ended."""
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
 
     # httpx's, or httpx2's, or that of requests: which one depends on the library's version.
     http_error: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -107,7 +112,7 @@ def download(source: HubSource, report: Report) -> Path:
         raise ModelFileNotFound(
             f"the hub has no repository {source.repo}, or it is private and HF_TOKEN is not set"
         ) from error
-    except (http_error, OSError) as error:
+    except (http_error, HFValidationError, OSError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelLoadError(f"{source} cannot be downloaded: {reason}") from error
     return Path(paths[0])

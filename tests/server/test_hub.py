@@ -159,6 +159,12 @@ def test_model_in_parts(fetch):
             "user/tiny has no file for user/tiny:Q2_K",
         ),
         (
+            "../..",
+            {},
+            "ModelLoadError",
+            "../.. cannot be downloaded: Repo id must",
+        ),
+        (
             "user/none",
             {},
             "ModelFileNotFound",
