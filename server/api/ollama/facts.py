@@ -11,10 +11,11 @@ from typing import Any
 from msgspec import Struct
 
 from engine.errors import ModelLoadError
-from engine.gguf_check import GGUFHeader, check_gguf
+from engine.gguf_check import GGUFHeader
 from server.api.model_list import capabilities
 from server.chat.errors import TemplateError
 from server.chat.format import ChatFormat
+from server.loader import Headers
 from server.models import ServedModel
 from server.protocol.ollama import Details
 
@@ -38,14 +39,14 @@ class FileFacts(Struct, frozen=True):
     """Changes with the file; its contents are not read."""
 
 
-async def facts_of(model: ServedModel) -> FileFacts:
-    """Read in a thread."""
-    return await asyncio.to_thread(_read, model.path, model.created)
+async def facts_of(model: ServedModel, headers: Headers) -> FileFacts:
+    """Read in a thread, the header once: clients ask for lists every few seconds."""
+    return await asyncio.to_thread(_read, model.path, model.created, headers)
 
 
-def _read(path: Path, created: int) -> FileFacts:
+def _read(path: Path, created: int, headers: Headers) -> FileFacts:
     try:
-        header = check_gguf(path)
+        header = headers.read(path)
         stat = path.stat()
     except (ModelLoadError, OSError):
         moment = datetime.fromtimestamp(created, UTC)

@@ -22,6 +22,7 @@ from server.api.ollama.facts import (
 )
 from server.config import ServerConfig
 from server.errors import ModelNotFound, NotManaged, UnsupportedField
+from server.loader import Headers
 from server.models import Models, ServedModel
 from server.protocol.ollama import (
     ListedModel,
@@ -54,6 +55,7 @@ class OllamaListing:
         self._config = config
         self._models = models
         self._body = Body(ModelRequest)
+        self._headers = Headers()
 
     def routes(self) -> list[Route]:
         """Starlette adds HEAD to GET."""
@@ -78,18 +80,22 @@ class OllamaListing:
 
     async def tags(self, request: Request) -> Response:
         """Every served model."""
-        return json_response(ModelListing([await listed(m) for m in self._models.models]))
+        return json_response(
+            ModelListing([await listed(m, self._headers) for m in self._models.models])
+        )
 
     async def running(self, request: Request) -> Response:
         """Every loaded one."""
-        loaded = [model for model in self._models.models if model.loaded]
-        return json_response(ModelListing([await running(model) for model in loaded]))
+        models = self._models.models
+        return json_response(
+            ModelListing([await running(model, self._headers) for model in models if model.loaded])
+        )
 
     async def show(self, request: Request) -> Response:
         """One model's file."""
         wire, ignored = await self._body.read(request, self._config.max_body_bytes)
         model = find(self._models, wire.model or wire.name)
-        body = await shown(model, verbose=bool(wire.verbose))
+        body = await shown(model, self._headers, verbose=bool(wire.verbose))
         return with_ignored(json_response(body), ignored)
 
     async def pull(self, request: Request) -> Response:
@@ -114,9 +120,9 @@ class OllamaListing:
         )
 
 
-async def listed(model: ServedModel) -> ListedModel:
+async def listed(model: ServedModel, headers: Headers) -> ListedModel:
     """One line of the list."""
-    facts = await facts_of(model)
+    facts = await facts_of(model, headers)
     return ListedModel(
         name=tagged(model.name),
         model=tagged(model.name),
@@ -127,10 +133,10 @@ async def listed(model: ServedModel) -> ListedModel:
     )
 
 
-async def running(model: ServedModel) -> RunningModel:
+async def running(model: ServedModel, headers: Headers) -> RunningModel:
     """One that is loaded: memory, and until when it stays if nobody asks for it."""
-    facts = await facts_of(model)
-    info = model.info
+    info = model.info  # It may be unloaded while its file is read.
+    facts = await facts_of(model, headers)
     size = info.file_bytes + info.kv_bytes
     idle = 0.0 if model.users else max(0.0, time.monotonic() - model.last_used)
     forever = math.isinf(model.keep_alive)
@@ -147,9 +153,9 @@ async def running(model: ServedModel) -> RunningModel:
     )
 
 
-async def shown(model: ServedModel, *, verbose: bool) -> ShownModel:
+async def shown(model: ServedModel, headers: Headers, *, verbose: bool) -> ShownModel:
     """Everything."""
-    facts = await facts_of(model)
+    facts = await facts_of(model, headers)
     body = ShownModel(
         modelfile=f"FROM {model.path.name}\n",
         parameters=f"num_ctx {model.info.context}" if model.loaded else "",
