@@ -31,7 +31,7 @@ Locate = Callable[[ModelConfig, LoadProgress], Located]
 
 
 class Keeper:
-    """The only one who changes the state of a `ServedModel`."""
+    """The only one who changes the state of a `ServedModel`, but for how long it stays."""
 
     def __init__(self, locate: Locate, load_engine: LoadEngine, budget: int | None) -> None:
         self.residency = Residency(budget, self._unload, self._grant)
@@ -43,16 +43,13 @@ class Keeper:
         self._failed_at: dict[ServedModel, float] = {}
         self._closing = False
 
-    async def acquire(self, model: ServedModel, keep_alive: float | None = None) -> None:
+    async def acquire(self, model: ServedModel) -> None:
         """Take a lease: load the model if need be, and keep it until `release`.
 
-        However many ask, it is loaded once. `keep_alive` in seconds holds until it leaves. Raises
-        ModelLoadError, EngineUnavailable, QueueFull.
+        However many ask, it is loaded once. Raises ModelLoadError, EngineUnavailable, QueueFull.
         """
         if self._closing:
             raise EngineUnavailable("draining")
-        if keep_alive is not None:
-            model.keep_alive = keep_alive
         if model.idle and model.state == "failed":
             self._unload(model)
         if model.available:

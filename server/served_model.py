@@ -222,6 +222,11 @@ class ServedModel:
             raise WrongTask(self.name, self.info.task)
         return self.parts.prompt_text
 
+    def stay(self, seconds: float | None) -> None:
+        """Be kept so long after the last request, until it is unloaded; None: as long as before."""
+        if seconds is not None:
+            self.keep_alive = seconds
+
     def constrain(self, wanted: Wanted) -> OutputGrammar | None:
         """The grammar of an answer, compiled for this vocabulary too; blocks for milliseconds.
 

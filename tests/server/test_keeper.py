@@ -246,7 +246,9 @@ async def test_lease_stops_the_clock(house: Make) -> None:
 
 async def test_request_may_say_how_long(house: Make) -> None:
     it = house(config("a"))
-    await it.keeper.acquire(it["a"], keep_alive=0)
+    await it.keeper.acquire(it["a"])
+    it["a"].stay(0)
+    it["a"].stay(None)
     it.keeper.release(it["a"])
     await it.until(lambda: it["a"].state == "unloaded")
     await it.use("a")

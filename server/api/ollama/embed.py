@@ -25,7 +25,6 @@ from server.protocol.ollama import (
     EmbeddingsResponse,
     EmbedRequest,
     EmbedResponse,
-    KeepAlive,
     Options,
 )
 
@@ -51,10 +50,11 @@ class OllamaEmbeddings:
         """One embedding an input, of length 1."""
         wire, ignored = await self._embed.read(request, self._config.max_body_bytes)
         began = time.monotonic()
+        stay = seconds_of(wire.keep_alive)
         leased = self._embedders.lease(find(self._models, wire.model).name, "embed")
         async with Attendance(request.receive), leased as model:
             load = time.monotonic() - began
-            _keep(model, wire.keep_alive)
+            model.stay(stay)
             embedding.check_dimensions(wire.dimensions, model)
             texts = [wire.input] if isinstance(wire.input, str) else wire.input or []
             inputs = await _inputs(model, texts, "input", bool(wire.truncate))
@@ -71,9 +71,10 @@ class OllamaEmbeddings:
     async def embeddings(self, request: Request) -> Response:
         """The embedding of one prompt; none for an empty one."""
         wire, ignored = await self._embeddings.read(request, self._config.max_body_bytes)
+        stay = seconds_of(wire.keep_alive)
         leased = self._embedders.lease(find(self._models, wire.model).name, "embed")
         async with Attendance(request.receive), leased as model:
-            _keep(model, wire.keep_alive)
+            model.stay(stay)
             texts = [wire.prompt] if wire.prompt else []
             rows = await _rows(request, model, await _inputs(model, texts, "prompt", False))
         [numbers] = await embedding.written(rows) or [Raw(b"[]")]
@@ -106,12 +107,6 @@ async def _rows(request: Request, model: ServedModel, inputs: list[list[int]]) -
     if not inputs:
         return np.empty((0, model.info.embedding_length), np.float32)
     return (await embedding.compute(request, model, inputs)).rows
-
-
-def _keep(model: ServedModel, keep_alive: KeepAlive) -> None:
-    seconds = seconds_of(keep_alive)
-    if seconds is not None:
-        model.keep_alive = seconds
 
 
 def _unused(options: Options | None) -> list[str]:

@@ -61,7 +61,7 @@ class OllamaGeneration:
         note(request, model=model.name)
         if stay != 0 or model.loaded:
             async with Attendance(request.receive), self._dispatcher.lease(model.name) as leased:
-                _keep(leased, stay)
+                leased.stay(stay)
         return json_response(words.loaded("unload" if stay == 0 else "load"))
 
     async def _answer(
@@ -108,14 +108,8 @@ class OllamaGeneration:
                     translation, model, self._config, client_of(request)
                 )
             note(request, model=model.name, prompt=len(prepared.request.prompt))
-            _keep(model, stay)
+            model.stay(stay)
             answering = Answering(words, prepared.new_reader, load)
             return Submitted(answering, model.engine.submit(prepared.request), prepared.ignored)
 
         return attempt
-
-
-def _keep(model: ServedModel, seconds: float | None) -> None:
-    """From the end of this request on."""
-    if seconds is not None:
-        model.keep_alive = seconds
