@@ -120,30 +120,6 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Most MiB of documents in it; beyond that the oldest are deleted. 0 stores nothing."""
 
 
-SERVER_FIELDS = (
-    "host",
-    "port",
-    "allow_unauthenticated",
-    "allowed_hosts",
-    "allowed_origins",
-    "log_level",
-    "doctor",
-    "log_format",
-    "log_prompts",
-    "probe",
-    "cache_dir",
-    "max_tokens",
-    "max_body_bytes",
-    "max_connections",
-    "max_connections_per_client",
-    "keepalive",
-    "drain_timeout",
-    "write_timeout",
-    "supervise",
-    "memory_budget",
-    "store",
-    "store_mib",
-)
 FIELD_NAMES = {"mmap": "use_mmap", "mlock": "use_mlock", "extra_bufts": "use_extra_bufts"}
 """Options whose field of ModelSettings has another name."""
 
@@ -153,7 +129,7 @@ def load_config(argv: Sequence[str], environ: Mapping[str, str]) -> ServerConfig
     told = read_environment(environ) | read_flags(argv, describe_default)
     file = read_models_file(find_models_file(told.get("config")))
     server = file.server | told
-    fields = {name: server[name].value for name in SERVER_FIELDS if name in server}
+    fields = {name: server[name].value for name in ServerConfig.__struct_fields__ if name in server}
     return ServerConfig(models=choose_models(file, server, told), api_keys=keys(server), **fields)
 
 

@@ -64,8 +64,3 @@ def test_every_path_is_there() -> None:
     paths = re.findall(r"`((?:tests|benchmarks|engine|server|grammars)/[\w/.]*)`", README)
     assert len(paths) > 30
     assert [path for path in paths if not (ROOT / path).exists()] == []
-
-
-def test_prose_is_100_columns_wide() -> None:
-    prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
-    assert [row for row in prose.splitlines() if len(row) > 100 and row[0] != "|"] == []
