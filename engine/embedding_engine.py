@@ -55,14 +55,15 @@ class EmbeddingEngine(EngineThread[Job, asyncio.Future[Embeddings], Outcome]):
     ) -> EmbeddingEngine:
         """Load the model, blocking; raises ModelLoadError. `on_progress` gets 0.0 to 1.0."""
         model = EmbeddingModel(settings, on_progress)
-        threads = model.settings.threads
+        threads, exact = model.settings.threads, model.settings.deterministic
         assert threads
         engine = cls(
             LlamaEmbedder(model),
             model.info,
             model.tokenizer,
             max_queue=settings.max_queue,
-            governor=ThreadGovernor(threads, usable_cores()),
+            # With flash attention the number of threads moves the last bits.
+            governor=None if exact else ThreadGovernor(threads, usable_cores()),
             release=model.close,
         )
         engine.settings = model.settings

@@ -187,6 +187,34 @@ def test_deterministic_passes_hold_one_input(tmp_path: Path) -> None:
         model.close()
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_deterministic_passes_keep_their_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    class Nervous:
+        threads = 1
+
+        def __init__(self, *_: int) -> None:
+            pass
+
+        def look(self) -> bool:
+            return True
+
+    changes: list[int] = []
+    monkeypatch.setattr("engine.embedding_engine.ThreadGovernor", Nervous)
+    monkeypatch.setattr(LlamaEmbedder, "set_threads", lambda _, threads: changes.append(threads))
+    path = tiny_bert.write_bert(tmp_path / "m.gguf", KINDS.MEAN)
+    settings = ModelSettings(path=path, threads=2, deterministic=deterministic)
+
+    async def scenario(engine: EmbeddingEngine) -> None:
+        engine.start(asyncio.get_running_loop())
+        await engine.embed(EmbeddingRequest(id="a", inputs=[[7, 9]]))
+        await asyncio.to_thread(engine.close)
+
+    asyncio.run(scenario(EmbeddingEngine.load(settings)))
+    assert changes == ([] if deterministic else [1])
+
+
 def test_requests_of_many_share_passes_of_the_real_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
