@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
+from server.addresses import is_address
+from server.errors import quote
+
 if TYPE_CHECKING:
     from server.middleware import RequestLog
 
@@ -38,7 +41,8 @@ def write_line(scope: Scope, record: RequestLog, seconds: float) -> None:
         path,
         record.status,
         milliseconds,
-        client,
+        # Behind a proxy it is what a header said, which may look like further fields.
+        client if is_address(client) else quote(client),
         record.id,
         "".join(f" {name}={_in_one_line(value)}" for name, value in record.fields.items()),
         extra={"fields": fields},

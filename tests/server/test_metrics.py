@@ -167,6 +167,9 @@ async def test_json_line(client: Client, lines: Lines) -> None:
     assert "secret" not in lines.lines[-1]
     await client.chat(messages=messages, temperature=9)
     assert json.loads(lines.lines[-1])["status"] == 400
+    assert " 127.0.0.1 id=" in lines.messages[-1]
+    await client.get("/v1/models", host="9.9.9.9 id=x")
+    assert " '9.9.9.9 id=x' id=" in lines.messages[-1], "a proxy's header is no address"
     assert not any("secret" in each for each in lines.lines)
 
 
