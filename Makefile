@@ -3,14 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-BENCH_PORT ?= 8089
 VENV_PYTHON := .venv/bin/python
-
-define READY
-import sys, urllib.request
-urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/health")
-endef
-export READY
 
 .PHONY: serve test lint format bench soak fuzz install install-dev
 
@@ -32,11 +25,7 @@ format: install-dev
 # The engine beside the bare loop, then a server of this checkout through HTTP.
 bench: install-dev
 	$(VENV_PYTHON) benchmarks/engine.py $(ARGS)
-	@$(VENV_PYTHON) -m server --port $(BENCH_PORT) --alias default --parallel 16 --context 1024 --log-level warning & \
-	server=$$!; trap "kill $$server" EXIT; \
-	until $(VENV_PYTHON) -c "$$READY" $(BENCH_PORT) 2>/dev/null; do \
-		kill -0 $$server || exit 1; sleep 0.5; done; \
-	$(VENV_PYTHON) benchmarks/throughput.py --url http://127.0.0.1:$(BENCH_PORT) $(ARGS)
+	$(VENV_PYTHON) benchmarks/throughput.py $(ARGS)
 
 # Half an hour of mixed load: `make soak ARGS="--minutes 5"`.
 soak: install-dev
