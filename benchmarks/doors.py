@@ -1,15 +1,17 @@
-"""What a token costs through each API beside /v1/chat/completions, round by round in turn.
+"""What a token costs through each API beside /v1/chat/completions.
 
-    python benchmarks/doors.py [--noise] [--tokens 128] [--rounds 9] [--threads 1]
+    python benchmarks/doors.py [--noise] [--tokens 32] [--rounds 15] [--threads 1]
 
 Starts Ingle on SmolLM2 for the time of the run; with --noise on a model of noise that is quickly
-computed, so that there are more tokens to measure. All doors stream the same tokens.
+computed, so that there are more tokens to measure. All doors stream the same tokens, each between
+two streams of chat completions, whose mean it is compared with. A chat completion is compared with
+the one before: what that is off 1 or 0 is noise.
 
 Tokens per second count from the first piece of text to the last, and so does the server's processor
 time: of all its threads, and of the event loop alone, where a door's own work is done. What others
-do on the machine changes that least. Ratios and differences are medians of the rounds'. The last
-line is one JSON document; `steal` is the share of the processors' time that the host gave to other
-machines: beyond a few percent, rates say little.
+do on the machine changes that least. All figures are medians. The last line is one JSON document;
+`steal` is the share of the processors' time that the host gave to other machines: beyond a few
+percent, rates say little.
 """
 
 from __future__ import annotations
@@ -34,9 +36,8 @@ from benchmarks.serving import Server, ingle
 from server.packages import find_gguf
 from tests.e2e import noise_model
 
-BASE = "/v1/chat/completions"
 MODEL = "measured"
-PROMPT = "Tell a long story about a lighthouse keeper. Chapter {}."
+PROMPT = "Tell a long story about a lighthouse keeper."
 FEWEST = 16
 """Pieces of text, or nothing can be said."""
 
@@ -58,6 +59,10 @@ class Cost(NamedTuple):
     process_us: float
     """Processor time a token, in microseconds."""
     loop_us: float
+
+
+Pair = tuple[Cost, Cost]
+"""Of a stream, and of what it is compared with."""
 
 
 class Moment(NamedTuple):
@@ -84,10 +89,9 @@ class Clocks:
         return Moment(time.perf_counter(), time.clock_gettime(self._process), loop)
 
 
-def doors(url: str, number: int, tokens: int) -> list[Door]:
-    """All of them, with requests whose answers are the same tokens."""
-    prompt = PROMPT.format(number)
-    messages = [{"role": "user", "content": prompt}]
+def doors(url: str, tokens: int) -> list[Door]:
+    """All of them, the one to compare with first; the answers to their requests are one."""
+    messages = [{"role": "user", "content": PROMPT}]
     openai = {"model": MODEL, "temperature": 0, "stream": True, "max_tokens": tokens}
     ollama = {"model": MODEL, "options": {"temperature": 0, "num_predict": tokens}}
     response = openai | {"input": messages, "max_output_tokens": tokens, "store": False}
@@ -95,12 +99,12 @@ def doors(url: str, number: int, tokens: int) -> list[Door]:
     content, text = re.compile(rb'"content": ?"[^"]'), re.compile(rb'"text": ?"[^"]')
     delta = re.compile(rb'"type": ?"response.output_text.delta"')
     return [
-        Door(BASE, openai | {"messages": messages}, content),
+        Door("/v1/chat/completions", openai | {"messages": messages}, content),
         Door("/v1/completions", openai | {"prompt": rendered(url, messages)}, text),
         Door("/v1/messages", openai | {"messages": messages}, re.compile(rb'"text_delta"')),
         Door("/v1/responses", response, delta),
         Door("/api/chat", ollama | {"messages": messages}, content),
-        Door("/api/generate", ollama | {"prompt": prompt}, re.compile(rb'"response": ?"[^"]')),
+        Door("/api/generate", ollama | {"prompt": PROMPT}, re.compile(rb'"response": ?"[^"]')),
     ]
 
 
@@ -138,35 +142,42 @@ async def cost(port: int, door: Door, clocks: Clocks) -> Cost:
     return Cost(count / wall, 1e6 * process / count, 1e6 * loop / count)
 
 
-async def measure(server: Server, tokens: int, rounds: int) -> dict[str, list[Cost]]:
-    """Door → costs, after a round for nothing; the order changes from round to round."""
+async def measure(server: Server, tokens: int, rounds: int) -> dict[str, list[Pair]]:
+    """Path → pairs; the order changes from round to round. The prompt is computed before."""
     port, clocks = int(server.url.rsplit(":", 1)[1]), Clocks(server.process.pid)
-    taken: dict[str, list[Cost]] = {}
-    for number in range(-1, rounds):
-        offers = doors(server.url, number, tokens)
-        turn = number % len(offers)
-        for door in offers[turn:] + offers[:turn]:
-            found = await cost(port, door, clocks)
-            if number >= 0:
-                taken.setdefault(door.path, []).append(found)
-    return {door.path: taken[door.path] for door in offers}
+    base, *others = doors(server.url, tokens)
+    taken: dict[str, list[Pair]] = {door.path: [] for door in (base, *others)}
+    await cost(port, base, clocks)
+    before = await cost(port, base, clocks)
+    for number in range(rounds):
+        turn = number % len(others)
+        for door in others[turn:] + others[:turn]:
+            found, after = await cost(port, door, clocks), await cost(port, base, clocks)
+            taken[door.path].append((found, mean(before, after)))
+            taken[base.path].append((after, before))
+            before = after
+    return taken
 
 
-def compared(costs: list[Cost], base: list[Cost]) -> dict[str, float]:
-    """Medians; ratio and differences are to `base` in the same round."""
-    pairs = list(zip(costs, base, strict=True))
+def mean(a: Cost, b: Cost) -> Cost:
+    """Of two streams, figure by figure."""
+    return Cost(*(statistics.fmean(pair) for pair in zip(a, b, strict=True)))
+
+
+def compared(pairs: list[Pair]) -> dict[str, float]:
+    """Medians of the figures, of the ratios of rates and of the differences in processor time."""
     figures = {
-        "tok_s": statistics.median(each.tokens_per_second for each in costs),
-        "process_us": statistics.median(each.process_us for each in costs),
+        "tok_s": statistics.median(a.tokens_per_second for a, _ in pairs),
+        "process_us": statistics.median(a.process_us for a, _ in pairs),
         "process_us_more": statistics.median(a.process_us - b.process_us for a, b in pairs),
-        "loop_us": statistics.median(each.loop_us for each in costs),
+        "loop_us": statistics.median(a.loop_us for a, _ in pairs),
         "loop_us_more": statistics.median(a.loop_us - b.loop_us for a, b in pairs),
     }
     ratio = statistics.median(a.tokens_per_second / b.tokens_per_second for a, b in pairs)
     return {"ratio": round(ratio, 3)} | {name: round(v, 1) for name, v in figures.items()}
 
 
-def run(model: Path, arguments: argparse.Namespace) -> dict[str, list[Cost]]:
+def run(model: Path, arguments: argparse.Namespace) -> dict[str, list[Pair]]:
     """On a server without a parent, whose process is the one that is measured."""
     flags = ["--model", str(model), "--alias", MODEL, "--threads", str(arguments.threads)]
     flags += ["--parallel", "1", "--context", "1024", "--no-supervise", "--no-probe"]
@@ -178,8 +189,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--noise", action="store_true", help="a small model of noise")
     parser.add_argument("--model", type=Path, default=None, help="GGUF (default: SmolLM2)")
-    parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1, help="more of them spin while they wait")
     arguments = parser.parse_args()
     stolen = Stolen()
@@ -189,7 +200,7 @@ def main() -> None:
             model = noise_model.write(Path(folder) / "noise.gguf")
         taken = run(model, arguments)
     steal = stolen.share()
-    figures = {name: compared(costs, taken[BASE]) for name, costs in taken.items()}
+    figures = {name: compared(pairs) for name, pairs in taken.items()}
     report(figures, steal)
     print(json.dumps({"model": model.name, "steal": round(steal, 3), "doors": figures}))
 
