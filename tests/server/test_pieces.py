@@ -84,7 +84,14 @@ async def test_each_line_has_its_time_however_the_clock_jumps(
     client: Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = 1_700_000_000 * 10**9
-    moments = [second + 999_999_999, second + 10**9, second + 1_000, 0, second + 10**16, second]
+    moments = [
+        second + 999_999_999,
+        second + 10**9,
+        second + 1_000,
+        3 * 10**9,
+        second + 10**16,
+        30 * 10**9,
+    ]
     engine.script = answer("x" * (len(moments) + 1))
     coming = iter(moments)
     monkeypatch.setattr(time, "time_ns", lambda: next(coming, second))

@@ -68,12 +68,14 @@ class _TextFrame:
         delta = TextDelta(
             sequence_number=0, item_id=message.id, output_index=message.index, delta=sse.HOLE
         )
-        before, _, after = _encoded([delta]).partition(_NUMBER + b"0")
-        self._before, self._frame = before + _NUMBER, sse.Frame(after)
+        before, _, rest = _encoded([delta]).partition(_NUMBER + b"0")
+        self._before = before + _NUMBER
+        self._between, _, self._after = rest.rpartition(_encoder.encode(sse.HOLE))
 
     def fill(self, number: int, text: str) -> bytes:
         """The event."""
-        return b"%b%d%b" % (self._before, number, self._frame.fill(text))
+        encode = _encoder.encode
+        return b"".join((self._before, encode(number), self._between, encode(text), self._after))
 
 
 class SettledStream:
