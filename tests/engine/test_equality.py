@@ -33,8 +33,9 @@ BOUND = 0.8
 """Of a log probability: a row computed alone moves logits by 0.43 (see the benchmarks' page), and
 reused answers by 0.35 at most here."""
 WORDS = ("river", "stone", "winter", "engine", "violin", "market", "captain", "harbour", "silver")
-MARK = "¤"
-"""No answer begins so: else a prompt that goes on by chance as the answer did would reuse it."""
+SPEAKERS = ("User", "Guest")
+"""The next message is of the one whom the answer did not begin with: else a prompt would reuse an
+answer by chance."""
 
 GREEDY = SamplingParams(temperature=1e-5)
 """Choices that draw are computed each."""
@@ -85,19 +86,25 @@ class Talk:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._history: dict[int, list[int]] = {}
+        self._said: dict[int, int] = {}
         self.cached = 0
 
     async def play(self, turn: Turn, number: int, answer: Choice | None) -> list[Choice]:
         """Asks; `answer` is what the conversation goes on with, whatever comes."""
         encode = self._engine.tokenizer.encode
         history = self._history.setdefault(turn.conversation, encode(f"System: {turn.system}\n"))
-        history += encode(f"{MARK}User: {turn.message}\nAssistant:")
+        history += encode(f"{self._speaker(turn.conversation)}: {turn.message}\nAssistant:")
         if turn.aborted:
             await self._abort(history + encode(text(random.Random(number), 60)), number)
         choices = await self._ask(list(history), number, turn.n)
+        self._said[turn.conversation] = choices[0][0].token
         if turn.remembers:
             history += [each.token for each in answer or choices[0]]
         return choices
+
+    def _speaker(self, conversation: int) -> str:
+        said = self._said.get(conversation)
+        return SPEAKERS[self._engine.tokenizer.encode(SPEAKERS[0])[0] == said]
 
     async def _ask(self, prompt: list[int], number: int, n: int) -> list[Choice]:
         request = Request(
