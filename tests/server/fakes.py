@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
+from msgspec.structs import replace
+
 from engine.counters import Counters
 from engine.engine_thread import EngineStats
 from engine.errors import EngineError
@@ -200,6 +202,18 @@ def logprobs(char: str, k: int | None) -> tuple[TokenLogprob, ...]:
         return ()
     top = tuple(TopLogprob(ord(char) + i, chr(ord(char) + i).encode(), -1.0 - i) for i in range(k))
     return (TokenLogprob(ord(char), char.encode(), -1.0, top),)
+
+
+def thinking_engine() -> FakeEngine:
+    """Its prompts open a thought, unless they are told not to; its answer closes it."""
+    template = (
+        "{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}<think>\n"
+        "{{ m.reasoning_content }}\n</think>\n\n{% endif %}{{ m.content }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant><think>\n"
+        "{% if enable_thinking is defined and not enable_thinking %}\n</think>\n\n{% endif %}"
+        "{% endif %}"
+    )
+    return FakeEngine(answer("Hm.\n</think>\n\nHello"), replace(INFO, chat_template=template))
 
 
 def failure(error: EngineError, after: str = "") -> Script:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from engine.request import FinishReason
@@ -15,7 +14,7 @@ from server.api.messages_input import KEPT_THOUGHT
 from server.config import ModelConfig, ServerConfig
 from tests.server.anthropic_requests import ask, streamed
 from tests.server.asgi import Client
-from tests.server.fakes import INFO, FakeEngine, answer
+from tests.server.fakes import FakeEngine, answer, thinking_engine
 
 pytestmark = pytest.mark.anyio
 
@@ -187,15 +186,7 @@ class TestThoughts:
 
     @pytest.fixture
     def engine(self) -> FakeEngine:
-        template = (
-            "{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}<think>\n"
-            "{{ m.reasoning_content }}\n</think>\n\n{% endif %}{{ m.content }}<end>{% endfor %}"
-            "{% if add_generation_prompt %}<assistant><think>\n"
-            "{% if enable_thinking is defined and not enable_thinking %}\n</think>\n\n{% endif %}"
-            "{% endif %}"
-        )
-        info = msgspec.structs.replace(INFO, chat_template=template)
-        return FakeEngine(answer("Hm.\n</think>\n\nHello"), info)
+        return thinking_engine()
 
     async def test_a_thought_is_a_block(self, client: Client) -> None:
         message = (await ask(client)).json()

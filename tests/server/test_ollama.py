@@ -6,14 +6,13 @@ import json
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import pytest
 
 from engine.errors import QueueFull, StepFailed
 from engine.llama.tokenizer import InfillTokens
 from engine.request import FinishReason
 from tests.server.asgi import Client
-from tests.server.fakes import INFO, FakeEngine, answer, failure
+from tests.server.fakes import INFO, FakeEngine, answer, failure, thinking_engine
 from tests.server.ollama_requests import HI, chat, generate, lines, said
 
 pytestmark = pytest.mark.anyio
@@ -137,15 +136,7 @@ class TestCalls:
 class TestThoughts:
     @pytest.fixture
     async def engine(self) -> FakeEngine:
-        template = (
-            "{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}<think>\n"
-            "{{ m.reasoning_content }}\n</think>\n\n{% endif %}{{ m.content }}<end>{% endfor %}"
-            "{% if add_generation_prompt %}<assistant><think>\n"
-            "{% if enable_thinking is defined and not enable_thinking %}\n</think>\n\n{% endif %}"
-            "{% endif %}"
-        )
-        info = msgspec.structs.replace(INFO, chat_template=template)
-        return FakeEngine(answer("Hm.\n</think>\n\nHello"), info)
+        return thinking_engine()
 
     async def test_thinking_is_its_own_field(self, client: Client) -> None:
         message = (await chat(client, think=True)).json()["message"]
