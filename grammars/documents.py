@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote
 
@@ -184,29 +185,31 @@ def _dialect(schema: Json) -> int:
 
 def _survey(schema: Json, budget: Budget) -> bool:
     """Check size and depth; whether all references are pointers into this document."""
-    count, plain = 1, True
-    level, depth = [schema], 0
+    count, plain, depth = 1, True, 0
+    level = [schema] if isinstance(schema, (dict, list)) else []
     while level:
         budget.check("schema_depth", depth)
+        objects = [value for value in level if isinstance(value, dict)]
+        plain = _all_plain(objects, depth) and plain
         below: list[Json] = []
         for value in level:
-            children = value
-            if isinstance(value, dict):
-                plain = _plain_keys(value, depth) and plain
-                children = value.values()
-            elif not isinstance(value, list):
-                continue
-            count += len(children)
+            count += len(value)
+            children = value.values() if isinstance(value, dict) else value
             below += [child for child in children if type(child) in _HOLDERS]
         budget.check("schema_nodes", count)
         level, depth = below, depth + 1
     return plain
 
 
-def _plain_keys(schema: dict[Any, Json], depth: int) -> bool:
-    """Whether nothing in one object but pointers into the document says where it leads."""
-    if not (_NAMED.issuperset(map(type, schema)) or all(isinstance(k, str) for k in schema)):
+def _all_plain(objects: list[dict[Any, Json]], depth: int) -> bool:
+    """Whether nothing but pointers into the document says where it leads, at one depth."""
+    names = set(chain.from_iterable(objects))
+    if not (_NAMED.issuperset(map(type, names)) or all(isinstance(n, str) for n in names)):
         raise InvalidSchema("$", "", "a key that is not a string")
+    return _LEADING.isdisjoint(names) or all(_plain(each, depth) for each in objects)
+
+
+def _plain(schema: dict[str, Json], depth: int) -> bool:
     if _LEADING.isdisjoint(schema):
         return True
     ref = schema.get("$ref", "#")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import TypeVar
 
 from . import keywords, numbers, strings
 from .algebra import Algebra
@@ -24,7 +22,6 @@ from .values import (
     Values,
 )
 
-T = TypeVar("T")
 LOOK_AHEAD = 10  # literals being expanded at once beyond which none is opened just to look
 Entry = Place | Goal | Values | tuple[Json]
 
@@ -124,18 +121,15 @@ class Expander:
         known = self._values.get(goal)
         if known is not None:
             return known
-        self._nesting += 1
         entry = self._table[abs(literal)]
-        if literal < 0:
-            known = self._located(entry, "not", self._negated, abs(literal))
-        else:
-            self.budget.check("schema_depth", len(self._active), "$ref")
-            if literal in self._active:
-                reason = "a reference that is its own meaning"
-                raise UnsupportedSchema(self._path(entry), "$ref", reason)
-            self._active.add(literal)
-            known = self._located(entry, "", self._expand, entry)
-            self._active.discard(literal)
+        self._nesting += 1
+        try:
+            known = self._negated(-literal) if literal < 0 else self._opened(literal, entry)
+        except UnsupportedSchema as error:
+            error.locate(self._path(entry), "not" if literal < 0 else "")
+            raise
+        except UnsupportedPattern as error:
+            raise UnsupportedSchema(self._path(entry), "pattern", str(error)) from error
         self._nesting -= 1
         self._values[goal] = known
         return known
@@ -143,7 +137,17 @@ class Expander:
     def _negated(self, literal: int) -> Values:
         return self.algebra.complement(self._literal(literal))
 
-    def _expand(self, entry: Entry) -> Values:
+    def _opened(self, literal: int, entry: Entry) -> Values:
+        self.budget.check("schema_depth", len(self._active), "$ref")
+        if literal in self._active:
+            reason = "a reference that is its own meaning"
+            raise UnsupportedSchema(self._path(entry), "$ref", reason)
+        self._active.add(literal)
+        known = self._expanded(entry)
+        self._active.discard(literal)
+        return known
+
+    def _expanded(self, entry: Entry) -> Values:
         if isinstance(entry, Place):
             return keywords.expand(self, entry)
         if isinstance(entry, frozenset):
@@ -151,17 +155,6 @@ class Expander:
         if isinstance(entry, Values):
             return entry
         return self.constant_values(entry[0])
-
-    def _located(
-        self, entry: object, keyword: str, make: Callable[[T], Values], argument: T
-    ) -> Values:
-        try:
-            return make(argument)
-        except UnsupportedSchema as error:
-            error.locate(self._path(entry), keyword)
-            raise
-        except UnsupportedPattern as error:
-            raise UnsupportedSchema(self._path(entry), "pattern", str(error)) from error
 
     def path(self, goal: Goal) -> str:
         """Where the goal stands in the schema, "" if nowhere."""
@@ -200,7 +193,7 @@ class Expander:
         if self._nesting > LOOK_AHEAD:
             return None
         found = None
-        if not any(abs(literal) in self._active for literal in goal):
+        if self._active.isdisjoint(map(abs, goal)):
             values = self.values(goal)
             finite = all(c.values is not None for c in values.strings)
             if finite and Values(strings=values.strings) == values:
@@ -217,11 +210,7 @@ class Expander:
         seen = self._never.get(goal)
         if seen is not None and (seen < 0 or seen >= depth):
             return seen < 0
-        if (
-            depth == 0
-            or self._nesting > LOOK_AHEAD
-            or any(abs(literal) in self._active for literal in goal)
-        ):
+        if depth == 0 or self._nesting > LOOK_AHEAD or not self._active.isdisjoint(map(abs, goal)):
             return False
         values = self.values(goal)
         if _surely_some(values):
@@ -236,14 +225,18 @@ class Expander:
 
 def _surely_some(values: Values) -> bool:
     """Whether a glance shows that there are values."""
-    return (
-        values.null
-        or bool(values.booleans)
-        or any(c.values or c == strings.ANY for c in values.strings)
-        or any(c.values or c in (numbers.ANY, numbers.WHOLE) for c in values.numbers)
-        or any(not c.low and not c.contains for c in values.arrays)
-        or any(not (c.required or c.low or c.some) for c in values.objects)
-    )
+    if values.null or values.booleans:
+        return True
+    for text in values.strings:
+        if text.values or text == strings.ANY:
+            return True
+    for number in values.numbers:
+        if number.values or number in (numbers.ANY, numbers.WHOLE):
+            return True
+    for array in values.arrays:
+        if not array.low and not array.contains:
+            return True
+    return any(not (c.required or c.low or c.some) for c in values.objects)
 
 
 class _Shallow:
