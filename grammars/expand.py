@@ -108,6 +108,8 @@ class Expander:
         known = self._values.get(goal)
         if known is None:
             self.budget.check_time()
+            if len(goal) == 1:
+                return self._literal(*goal)
             known = EVERYTHING
             for literal in sorted(goal, key=abs):
                 known = self.algebra.intersect(known, self._literal(literal))

@@ -55,15 +55,12 @@ class _Printer:
             rule.printed = True
             self.define(self.names[id(rule)], rule.body)
             return
-        if not rule.parts:
+        if not rule.template:
             self.recorder = self.recorder or _Recorder(self.max_bytes)
-            rule.parts = self.recorder.record(rule)
+            self.recorder.record(rule)
         names = self.names
-        parts = [
-            part if type(part) is str else names.get(id(part)) or self.name(part)  # type: ignore[arg-type]
-            for part in rule.parts
-        ]
-        self.emit(names[id(rule)], "".join(parts))
+        found = [names.get(id(r)) or self.name(r) for r in rule.refers]
+        self.emit(names[id(rule)], rule.template % tuple(found))
 
     def emit(self, name: str, text: str) -> None:
         line = f"{name} ::= {text}"
@@ -192,14 +189,11 @@ class _Recorder(_Printer):
         super().__init__(max_bytes)
         self.found: list[Rule] = []
 
-    def record(self, rule: Rule) -> tuple[str | Rule, ...]:
+    def record(self, rule: Rule) -> None:
         self.found.clear()
         text = self.text(rule.body, 0) or '""'
-        first, *others = text.split(_MARK)
-        parts: list[str | Rule] = [first]
-        for found, piece in zip(self.found, others, strict=True):
-            parts += (found, piece) if piece else (found,)
-        return tuple(parts)
+        rule.refers = tuple(self.found)  # first, as another thread may see the template at once
+        rule.template = text.replace("%", "%%").replace(_MARK, "%s")
 
     def name(self, rule: Rule) -> str:
         self.found.append(rule)

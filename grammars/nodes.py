@@ -79,14 +79,15 @@ class Rule(Struct, eq=False):
     """A named node; `hint` is where the printed name starts from.
 
     A `lasting` rule outlives a compilation, refers to lasting rules only and has an end. Once it
-    was `printed`, GBNF keeps its text in `parts`, with rules in the place of their names.
+    was `printed`, GBNF keeps its text as a `template` for the names of the rules in `refers`.
     """
 
     hint: str
     body: Node = field(default_factory=lambda: NEVER)
     lasting: bool = False
     printed: bool = False
-    parts: tuple[str | Rule, ...] = ()
+    refers: tuple[Rule, ...] = ()
+    template: str = ""
 
 
 Node = Literal | Chars | Sequence | Choice | Repeat | Token | Dfa | Except | Member | Rule
