@@ -38,6 +38,7 @@ class Expander:
         self._table: list[Entry] = [TRUE, TRUE]
         self._numbers: dict[object, int] = {}
         self._values: dict[Goal, Values] = {TRUE: EVERYTHING, FALSE: NOTHING}
+        self._plain: dict[str, Goal] = {}
         self._active: set[int] = set()
         self._nesting = 0
         self._never: dict[Goal, int] = {}
@@ -61,7 +62,9 @@ class Expander:
             return FALSE
         plain = keywords.plain_type(contents)
         if plain is not None:
-            return self.known(plain)
+            if plain not in self._plain:
+                self._plain[plain] = self.known(keywords.any_of_type(plain))
+            return self._plain[plain]
         return self.goal_at(self.document.child(parent, contents))
 
     def goal_at(self, place: Place) -> Goal:

@@ -49,7 +49,7 @@ def expand(x: Expander, place: Place) -> Values:
         raise InvalidSchema("", "", "a schema must be an object or a boolean")
     if "$ref" in schema and x.document.dialect < 2019:
         return reference(x, place, "$ref")
-    if any(k in schema for k in unevaluated.KEYWORDS):
+    if not _UNEVALUATED.isdisjoint(schema):
         return unevaluated.expand(x, place)
     return expand_groups(x, place)
 
@@ -65,12 +65,16 @@ def expand_groups(x: Expander, place: Place, skip: tuple[str, ...] = ()) -> Valu
     return result
 
 
-def plain_type(schema: Json) -> Values | None:
-    """The values of a schema that says a type and no more, as most schemas do."""
+def plain_type(schema: Json) -> str | None:
+    """The type of a schema that says no more than that, as most schemas do."""
     name = schema.get("type") if isinstance(schema, dict) else None
-    if not isinstance(name, str) or not _DECISIVE.isdisjoint(schema.keys() - _TYPE_ONLY):
-        return None
-    return _ANY.get(name)
+    plain = isinstance(name, str) and name in _ANY and _BESIDE_TYPE.isdisjoint(schema)
+    return name if plain else None
+
+
+def any_of_type(name: str) -> Values:
+    """The values that `plain_type` tells of."""
+    return _ANY[name]
 
 
 def typed(**parts: object) -> Values:
@@ -343,5 +347,5 @@ GROUPS: tuple[Group, ...] = (
     (("dependencies",), dependencies),
 )  # fmt: skip
 GROUP_OF = {keyword: index for index, (names, _) in enumerate(GROUPS) for keyword in names}
-_TYPE_ONLY = frozenset(("type",))
-_DECISIVE = frozenset((*GROUP_OF, *unevaluated.KEYWORDS))
+_UNEVALUATED = frozenset(unevaluated.KEYWORDS)
+_BESIDE_TYPE = (GROUP_OF.keys() | _UNEVALUATED) - {"type"}
