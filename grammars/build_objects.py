@@ -54,7 +54,7 @@ def _declared(b: Builder, c: ObjectConstraint) -> list[Declared]:
     goals = dict(c.props)
     for name in sorted(c.required - goals.keys()):
         goals[name] = TRUE
-    if not c.every:
+    if all(goals.keys() <= names.excluded for names, _ in c.every):
         return [Declared(n, g, n in c.required) for n, g in goals.items()]
     return [Declared(n, c.goal_of(n, g), n in c.required) for n, g in goals.items()]
 
@@ -65,6 +65,9 @@ def _cells(b: Builder, c: ObjectConstraint) -> list[Cell]:
     cells: list[tuple[StringConstraint, Goal]] = [(StringConstraint(excluded=taken), TRUE)]
     for names, goal in c.every:
         if goal == TRUE:
+            continue
+        if strings.holds_all_but(names, taken):  # as those of additionalProperties do
+            cells = [(n, g) for n, w in cells if not b.x.is_never(g := both(w, goal))]
             continue
         split: list[tuple[StringConstraint, Goal]] = []
         for cell, wanted in cells:

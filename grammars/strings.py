@@ -105,6 +105,11 @@ def _settled(c: StringConstraint) -> StringConstraint:
     return c if len(kept) == len(c.excluded) else replace(rest, excluded=kept)
 
 
+def holds_all_but(c: StringConstraint, texts: frozenset[str]) -> bool:
+    """Whether every other text satisfies `c`."""
+    return c.excluded <= texts and c == replace(ANY, excluded=c.excluded)
+
+
 def complement(c: StringConstraint) -> list[StringConstraint]:
     """The strings outside, as a union."""
     if c.values is not None:
