@@ -52,8 +52,8 @@ class _Printer:
     def define_lasting(self, rule: Rule) -> None:
         """Many are printed only once, so the text is kept from the second time on."""
         if not rule.printed:
-            rule.printed = True
             self.define(self.names[id(rule)], rule.body)
+            rule.printed = True
             return
         if not rule.template:
             self.recorder = self.recorder or _Recorder(self.max_bytes)
@@ -121,8 +121,7 @@ class _Printer:
         if isinstance(node, Except):
             return self.excepts.text(node.texts)
         assert isinstance(node, Dfa)
-        make = lambda: unroll.right_linear(node.automaton, node.escaped)  # noqa: E731
-        return self.name(self.named(("dfa", id(node.automaton), node.escaped), make))
+        return self.name(unroll.right_linear(node.automaton, node.escaped))
 
     def sequence_text(self, items: tuple[Node, ...]) -> str:
         """Neighbouring literals become one."""

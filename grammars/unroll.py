@@ -22,8 +22,8 @@ Spell = Callable[[CharSet], Node]
 
 
 @memo(lambda _, a, *__: 8 * a.weight, 32_000_000)
-def right_linear(a: Automaton, escaped: bool) -> Node:
-    return _Unroller(a, shared_set if escaped else plain_set, False).run()
+def right_linear(a: Automaton, escaped: bool) -> Rule:
+    return Rule("r", _Unroller(a, shared_set if escaped else plain_set, False).run(), True)
 
 
 @memo(lambda _, a, *__: 8 * a.weight, 32_000_000)

@@ -53,3 +53,10 @@ def test_a_format_goes_with_lengths_and_patterns():
 def test_an_unknown_format_is_an_annotation_and_is_told():
     schema = {"type": "object", "properties": {"a": {"type": "string", "format": "colour"}}}
     assert grammars.compile(schema).ignored == ("$.properties.a.format: colour",)
+
+
+@pytest.mark.parametrize("text", [{"format": "uri"}, {"pattern": "^([ab]*a[ab])?%[0-9]$"}])
+def test_texts_that_are_kept_are_what_was_printed_first(text):
+    unique = {"items": {"type": "string", "pattern": "%$"}, "uniqueItems": True}
+    schema = {"items": {"type": "string", **text}, "properties": {"a": unique}}
+    assert len({grammars.compile_schema(schema) for _ in range(3)}) == 1
