@@ -17,12 +17,17 @@ from msgspec import Struct
 
 INTERVAL = 0.5
 """Seconds between two looks."""
-BUSY, QUIET = 0.6, 0.3
+BUSY, QUIET = 0.6, 0.45
 """Cores of others above which a thread gives way, and below which it comes back."""
+TRIAL = 0.2
+"""Seconds until the first look after a thread came back: long enough for the system's ticks."""
 PROOF = 8
 """Looks that a thread which came back must last, or the next waits twice as long."""
-LONGEST = 32
-"""Quiet looks in a row, at most, before a thread comes back."""
+LONGEST = 8
+"""Quiet looks in a row, at most, before a thread comes back: a trial that fails costs half of its
+time, a fortieth; a host that has recovered is noticed within seconds."""
+RECOVERY = 5.0
+"""Seconds of rest after which a host's quota may be full again."""
 
 COUNTED = (0, 2, 7)
 """Columns of a processor in /proc/stat: user, system, steal (which some sandboxes leave out)."""
@@ -78,11 +83,14 @@ class ThreadGovernor:
         """Nothing was computed for so long: what others did meanwhile took nothing from us."""
         if self._usage is not None and seconds > INTERVAL / 4:
             self._seen, self._usage = self._now(), self._read()
+        if seconds > RECOVERY:
+            self._patience = 1
 
     def look(self) -> bool:
         """Whether `threads` has changed; costs next to nothing between two intervals."""
         moment = self._now()
-        if self._usage is None or moment - self._seen < INTERVAL:
+        interval = INTERVAL if self._held else TRIAL
+        if self._usage is None or moment - self._seen < interval:
             return False
         usage, before = self._read(), self._usage
         seconds, self._seen, self._usage = moment - self._seen, moment, usage

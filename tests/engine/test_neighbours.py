@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.neighbours import INTERVAL, PROOF, ThreadGovernor, Usage, read_usage
+from engine.neighbours import (
+    INTERVAL,
+    LONGEST,
+    PROOF,
+    RECOVERY,
+    TRIAL,
+    ThreadGovernor,
+    Usage,
+    read_usage,
+)
 from engine.request import Request
 from tests.engine.fakes import FakeRunner, Harness, make_core
 
@@ -67,7 +76,7 @@ def test_they_come_back_when_the_others_are_gone_and_not_before() -> None:
     processor = Processor()
     governor = processor.governor(2, 2)
     seen = []
-    for others in (1.0, 0.5, 0.4, 0.1, 0.5, 0.7):
+    for others in (1.0, 0.5, 0.46, 0.1, 0.5, 0.7):
         processor.pass_time(INTERVAL, others)
         governor.look()
         seen.append(governor.threads)
@@ -94,14 +103,34 @@ class SharedHost:
 
 def test_a_host_that_withholds_time_is_asked_ever_more_seldom() -> None:
     host = SharedHost()
-    assert host.compute(60) <= 6
-    assert host.compute(200) <= 200 / 32 + 1
-    assert host.compute(PROOF + 40, cores=2.0) >= PROOF
+    assert host.compute(60) <= 10
+    assert host.compute(200) <= 200 / LONGEST
+    assert host.compute(LONGEST + PROOF, cores=2.0) >= PROOF
     assert host.governor.threads == 2
     host.compute(1)
     assert host.governor.threads == 1
     host.compute(1, cores=2.0)
     assert host.governor.threads == 2, "what held long is trusted again at once"
+
+
+def test_the_first_look_at_a_thread_that_came_back_is_an_early_one() -> None:
+    host = SharedHost()
+    host.compute(2)
+    assert host.governor.threads == 2
+    host.processor.pass_time(1.1 * TRIAL, others=0.75, own=1.25)
+    assert host.governor.look()
+    assert host.governor.threads == 1
+    host.processor.pass_time(1.1 * TRIAL)
+    assert not host.governor.look()
+
+
+def test_after_a_rest_a_host_is_asked_at_once() -> None:
+    host = SharedHost()
+    host.compute(60)
+    assert host.governor.threads == 1
+    host.governor.rested(RECOVERY + 1)
+    host.compute(1)
+    assert host.governor.threads == 2
 
 
 def test_between_two_looks_and_after_a_pause_nothing_changes() -> None:
