@@ -113,7 +113,10 @@ class EmbeddingEngine(EngineThread[Job, asyncio.Future[Embeddings], Outcome]):
             pack = self._queue.next_pack()
             self._running = len({place.job.request.id for place in pack})
             if not pack:
+                began = time.monotonic()
                 self._wait()
+                if self._governor is not None:
+                    self._governor.rested(time.monotonic() - began)
                 continue
             try:
                 self._compute(pack)

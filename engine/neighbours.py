@@ -21,11 +21,11 @@ BUSY, QUIET = 0.6, 0.45
 """Cores of others above which a thread gives way, and below which it comes back."""
 TRIAL = 0.2
 """Seconds until the first look after a thread came back: long enough for the system's ticks."""
-PROOF = 8
-"""Looks that a thread which came back must last, or the next waits twice as long."""
-LONGEST = 8
-"""Quiet looks in a row, at most, before a thread comes back: a trial that fails costs half of its
-time, a fortieth; a host that has recovered is noticed within seconds."""
+PROOF = 4.0
+"""Seconds that a thread which came back must last, or the next waits twice as long."""
+LONGEST = 4.0
+"""Quiet seconds, at most, before a thread comes back: a trial that fails costs half of its time, a
+fortieth; a host that has recovered is noticed soon."""
 RECOVERY = 5.0
 """Seconds of rest after which a host's quota may be full again."""
 
@@ -74,8 +74,8 @@ class ThreadGovernor:
         self._now = now
         self._seen = now()
         self._usage = read()
-        self._patience = 1
-        self._calm = 0
+        self._patience = INTERVAL
+        self._calm = 0.0
         self._held = PROOF
         self.threads = threads
 
@@ -84,34 +84,36 @@ class ThreadGovernor:
         if self._usage is not None and seconds > INTERVAL / 4:
             self._seen, self._usage = self._now(), self._read()
         if seconds > RECOVERY:
-            self._patience = 1
+            self._patience = INTERVAL
 
     def look(self) -> bool:
-        """Whether `threads` has changed; costs next to nothing between two intervals."""
+        """Whether `threads` has changed; costs next to nothing between two intervals. What was not
+        computing since the last look was `rested`."""
         moment = self._now()
         interval = INTERVAL if self._held else TRIAL
         if self._usage is None or moment - self._seen < interval:
             return False
         usage, before = self._read(), self._usage
         seconds, self._seen, self._usage = moment - self._seen, moment, usage
-        if usage is None or seconds > 4 * INTERVAL:
-            return False  # Idle in between: the average says nothing of this moment.
+        if usage is None:
+            return False
         others = (usage.all - before.all - (usage.own - before.own)) / seconds
-        return self._choose(others)
+        return self._choose(others, seconds)
 
-    def _choose(self, others: float) -> bool:
+    def _choose(self, others: float, seconds: float) -> bool:
         margin = BUSY if self.threads == self._wanted else QUIET
         taken = int(others + 1 - margin)
         chosen = max(1, min(self._wanted, self._cores - taken))
-        self._held += 1
+        self._held += seconds
         if chosen > self.threads:
-            self._calm += 1
+            self._calm += seconds
             if self._calm < self._patience:
                 return False
-            self._held = 0
+            self._held = 0.0
         elif chosen < self.threads:
             # A host with a quota looks quiet until we ask for more: ask ever more seldom.
-            self._patience = min(2 * self._patience, LONGEST) if self._held < PROOF else 1
-        self._calm = 0
+            again = self._held < PROOF
+            self._patience = min(2 * self._patience, LONGEST) if again else INTERVAL
+        self._calm = 0.0
         changed, self.threads = chosen != self.threads, chosen
         return changed
