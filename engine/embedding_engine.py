@@ -112,13 +112,10 @@ class EmbeddingEngine(EngineThread[Job, asyncio.Future[Embeddings], Outcome]):
             self._read_inbox()
             pack = self._queue.next_pack()
             self._running = len({place.job.request.id for place in pack})
-            if not pack:
-                began = time.monotonic()
-                self._wait()
-                if self._governor is not None:
-                    self._governor.rested(time.monotonic() - began)
-                continue
             try:
+                if not pack:
+                    self._rest()
+                    continue
                 self._compute(pack)
                 failures = 0
             # Whatever a pass raises is this thread's to survive: requests fail, the engine goes on.
@@ -127,6 +124,12 @@ class EmbeddingEngine(EngineThread[Job, asyncio.Future[Embeddings], Outcome]):
                 self._recover(pack, error, failures)
         self._fail_rest()
         self._release()
+
+    def _rest(self) -> None:
+        began = time.monotonic()
+        self._wait()
+        if self._governor is not None:
+            self._governor.rested(time.monotonic() - began)
 
     def _read_inbox(self) -> None:
         while self._inbox:

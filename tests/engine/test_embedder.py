@@ -200,6 +200,9 @@ def test_deterministic_passes_keep_their_threads(
         def look(self) -> bool:
             return True
 
+        def rested(self, seconds: float) -> None:
+            assert seconds >= 0
+
     changes: list[int] = []
     monkeypatch.setattr("engine.embedding_engine.ThreadGovernor", Nervous)
     monkeypatch.setattr(LlamaEmbedder, "set_threads", lambda _, threads: changes.append(threads))
