@@ -126,10 +126,9 @@ class EmbeddingEngine(EngineThread[Job, asyncio.Future[Embeddings], Outcome]):
         self._release()
 
     def _rest(self) -> None:
-        began = time.monotonic()
-        self._wait()
+        seconds = self._wait()
         if self._governor is not None:
-            self._governor.rested(time.monotonic() - began)
+            self._governor.rested(seconds)
 
     def _read_inbox(self) -> None:
         while self._inbox:

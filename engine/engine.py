@@ -235,9 +235,7 @@ class Engine(EngineThread[RequestState, Stream, Event]):
                 self._read_inbox()
                 if not self._core.scheduler.has_work:
                     self._flush()
-                    began = time.monotonic()
-                    self._wait()
-                    self._core.rested(time.monotonic() - began)
+                    self._core.rested(self._wait())
                     continue
                 self._outgoing = self._core.step(self._flush)
                 failures = 0

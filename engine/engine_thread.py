@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -133,10 +134,12 @@ class EngineThread(ABC, Generic[Message, Waiter, Outcome]):
         self._inbox.append(message)
         self._wake.set()
 
-    def _wait(self) -> None:
-        """On the thread: until something is posted."""
+    def _wait(self) -> float:
+        """On the thread: until something is posted; the seconds that took."""
+        began = time.monotonic()
         self._wake.wait()
         self._wake.clear()
+        return time.monotonic() - began
 
     def _hand_over(self, outcomes: list[tuple[str, Outcome]]) -> None:
         if outcomes and self._loop is not None and not self._loop.is_closed():

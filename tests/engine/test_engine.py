@@ -1,9 +1,8 @@
-"""The engine on the real model: its thread, its stream and what llama.cpp makes of our batches."""
+"""The engine on the real model: its thread, its stream and its answers."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.batch import Batch, Clear, Restore, Rows, Save, Span, Trim
+from engine.batch import Batch, Clear, Rows, Span
 from engine.engine import Engine
 from engine.errors import (
     ContextLengthExceeded,
@@ -34,7 +33,6 @@ from engine.request import (
     TokenLogprob,
     TokenOutput,
 )
-from engine.sampler import Sampler
 from engine.settings import ModelSettings
 
 GREEDY = SamplingParams(temperature=0)
@@ -106,68 +104,12 @@ async def collect(engine: Engine, wanted: Request) -> tuple[dict[int, str], list
     return texts, events
 
 
-@pytest.fixture(scope="module")
-def runner(smollm2: Path) -> LlamaRunner:
-    """A bare runner; the module keeps it, slots are cleared by each test."""
-    model = Model(settings(smollm2))
-    bare = LlamaRunner(model)
-    bare.model = model  # type: ignore[attr-defined]
-    return bare
-
-
-def logits_after(runner: LlamaRunner, tokens: list[int], slot: int = 0) -> np.ndarray[Any, Any]:
-    return runner.run(Batch([Clear(slot)], [Span(slot, 0, tokens, Rows.LAST)]))[0].copy()
-
-
-TOKENS = [1, 4093, 198, 19556, 28, 638, 359, 346, 47, 2, 198]
-
-
-def test_saving_restoring_and_trimming_keep_the_distribution(runner: LlamaRunner) -> None:
-    expected = logits_after(runner, TOKENS)
-    runner.run(Batch([Clear(0)], [Span(0, 0, TOKENS[:-1], Rows.NONE)]))
-    last = [Span(2, len(TOKENS) - 1, TOKENS[-1:], Rows.LAST)]
-    restored = runner.run(Batch([Save(0, 1), Restore(2, 1)], last))[0].copy()
-    np.testing.assert_allclose(restored, expected, atol=0.05)
-    longer = Span(2, len(TOKENS), [40, 50, 60], Rows.NONE)
-    runner.run(Batch([], [longer]))
-    trimmed = runner.run(Batch([Trim(2, len(TOKENS) - 1)], last))[0]
-    np.testing.assert_array_equal(trimmed, restored)
-
-
-def test_rows_come_in_the_order_of_the_spans(runner: LlamaRunner) -> None:
-    """Spans of unequal lengths are cut into several passes, which return them out of order."""
-    prompts = {0: TOKENS[:3], 1: TOKENS, 3: TOKENS[:7]}
-    alone = {slot: logits_after(runner, tokens, slot) for slot, tokens in prompts.items()}
-    ops = [Clear(slot) for slot in prompts]
-    spans = [Span(slot, 0, tokens, Rows.LAST) for slot, tokens in prompts.items()]
-    together = runner.run(Batch(list(ops), spans))
-    for row, expected in zip(together, alone.values(), strict=True):
-        np.testing.assert_allclose(row, expected, atol=0.1)
-        assert row.argmax() == expected.argmax()
-
-
-def test_chi_square_on_real_logits(runner: LlamaRunner) -> None:
-    row = logits_after(runner, TOKENS)
-    weights = np.exp(row.astype(np.float64) / 0.9)
-    expected = weights / weights.sum() * 4000
-    sampler = Sampler(SamplingParams(temperature=0.9, seed=5), [], 0)
-    scratch = np.empty_like(row)
-    draws = [sampler.sample(row, scratch) for _ in range(4000)]
-    observed = np.bincount(draws, minlength=len(row))
-    large = expected >= 8
-    cells = np.append(observed[large], observed[~large].sum())
-    means = np.append(expected[large], expected[~large].sum())
-    chi_square = float(((cells - means) ** 2 / means).sum())
-    freedom = len(cells) - 1
-    assert chi_square < freedom + 5 * math.sqrt(2 * freedom)
-
-
 def test_greedy_answers_are_those_of_a_bare_loop(smollm2: Path, runner: LlamaRunner) -> None:
     async def scenario(engine: Engine) -> None:
         prompt = prompt_of(engine, "What is the capital of France?")
         texts, events = await collect(engine, request("a", prompt, max_tokens=12, logprobs=3))
         tokens: list[int] = []
-        row = logits_after(runner, prompt)
+        row = runner.run(Batch([Clear(0)], [Span(0, 0, prompt, Rows.LAST)]))[0]
         logprobs: list[float] = []
         for position in range(12):
             tokens.append(int(row.argmax()))
@@ -341,21 +283,6 @@ def test_closing_ends_what_runs(smollm2: Path) -> None:
         assert isinstance(last.error, EngineUnavailable)
 
     with_engine(smollm2, scenario)
-
-
-def test_the_tokenizer_knows_its_text(runner: LlamaRunner) -> None:
-    tokenizer = runner.model.tokenizer  # type: ignore[attr-defined]
-    for text in ("Hello, wörld! 日本語 🎉", " leading", "a" * 5000, ""):
-        tokens = tokenizer.encode(text)
-        assert b"".join(map(tokenizer.token_bytes, tokens)).decode() == text
-        assert tokenizer.decode(tokens) == text
-    assert tokenizer.encode("<|im_end|>") == [tokenizer.eos]
-    assert len(tokenizer.encode("<|im_end|>", parse_special=False)) > 1
-    assert {tokenizer.spelling(token) for token in tokenizer.end_of_generation} == {
-        "<|im_end|>",
-        "<|endoftext|>",
-        "<reponame>",
-    }
 
 
 def test_files_that_are_no_model(smollm2: Path, tmp_path: Path) -> None:
