@@ -28,6 +28,10 @@ class Rows(Enum):
     ALL = 2
 
 
+LAST, ALL = Rows.LAST, Rows.ALL
+"""Looking up a member of an Enum runs Python, and each span of each step is asked."""
+
+
 class Span(Struct, frozen=True):
     """Consecutive tokens of one slot, from position `start` on."""
 
@@ -39,7 +43,9 @@ class Span(Struct, frozen=True):
     @property
     def n_rows(self) -> int:
         """Rows of logits that it brings."""
-        return (0, 1, len(self.tokens))[self.rows.value]
+        if self.rows is LAST:
+            return 1
+        return len(self.tokens) if self.rows is ALL else 0
 
 
 class Clear(Struct, frozen=True, tag=True):

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import structs
 
 from engine import snapshot
-from engine.batch import Batch, CopyReport, Logits, MemoryOp, Rows, Runner, Span, nothing
+from engine.batch import ALL, Batch, CopyReport, Logits, MemoryOp, Runner, Span, nothing
 from engine.counters import CacheCounters, Counters
 from engine.draft import Prediction
 from engine.errors import RequestError
@@ -27,7 +27,6 @@ from engine.request import (
     RequestFailed,
     TokenLogprob,
     TokenOutput,
-    TopLogprob,
 )
 from engine.scheduler import Scheduler, Step
 from engine.sequence import Constraint, RequestState, Sequence
@@ -161,10 +160,10 @@ class EngineCore:
         for sequence in step.whole:
             assert sequence.group.prompt_row is not None
             self._begin(sequence, sequence.group.prompt_row.copy(), out)
-        for sequence, rows in self._ready(step, logits):
-            state, row = sequence.group, rows[-1]
+        for sequence, end in self._ready(step, logits):
+            state, row = sequence.group, logits[end - 1]
             if sequence.n_waiting < 0:
-                drafted = rows[sequence.n_waiting - 1 :]
+                drafted = logits[end + sequence.n_waiting - 1 : end]
                 self._sample(sequence, drafted[0], out, drafted)
             elif sequence.decoding:
                 self._sample(sequence, row, out)
@@ -181,16 +180,15 @@ class EngineCore:
             self.scheduler.fork(sequence)
         self._sample(sequence, row, out)
 
-    def _ready(self, step: Step, logits: Logits) -> Iterator[tuple[Sequence, Logits]]:
-        """The sequences that are to go on, and the rows of their spans."""
+    def _ready(self, step: Step, logits: Logits) -> Iterator[tuple[Sequence, int]]:
+        """The sequences that are to go on, and where the rows of their spans end."""
         end = 0
         for sequence, span in self.scheduler.update(step):
             start, end = end, end + span.n_rows
-            rows = logits[start:end]
-            if span.rows is Rows.ALL and not sequence.decoding:
-                self._note_prompt(sequence, span, rows)
+            if span.rows is ALL and not sequence.decoding:
+                self._note_prompt(sequence, span, logits[start:end])
             if sequence.n_waiting <= 0:
-                yield sequence, rows
+                yield sequence, end
 
     def _note_prompt(self, sequence: Sequence, span: Span, rows: Logits) -> None:
         """Each row tells how likely the token after it was; the last one's is yet to be drawn."""
@@ -309,8 +307,7 @@ class EngineCore:
 
     def _logprob(self, token: int, raw: RawLogprobs) -> TokenLogprob:
         data = self._vocabulary.token_bytes
-        top = tuple([TopLogprob(other, data(other), logprob) for other, logprob in raw.top])
-        return TokenLogprob(token, data(token), raw.of(token), top)
+        return TokenLogprob(token, data(token), raw.of(token), raw.top, data)
 
     def _append(
         self, sequence: Sequence, token: int, logprob: TokenLogprob | None = None

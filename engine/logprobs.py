@@ -22,12 +22,7 @@ class RawLogprobs:
         self.top: list[tuple[int, float]] = []
         """(token, log probability), likeliest first, of equal ones the lowest id first."""
         if top:
-            tokens = head.largest(row, top)
-            logits = row.take(tokens).tolist()
-            self.top = [
-                (token, logit - log_total)
-                for token, logit in zip(tokens.tolist(), logits, strict=True)
-            ]
+            self.top = [(token, logit - log_total) for token, logit in head.ranked(row, top)]
 
     def of(self, token: int) -> float:
         """The natural logarithm of the probability of `token`."""

@@ -6,6 +6,8 @@ A `Request` goes in; `TokenOutput`s and one `RequestDone` or `RequestFailed` com
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 
 from msgspec import Struct
 
@@ -131,12 +133,21 @@ class TopLogprob(Struct, frozen=True, gc=False):  # 20 a token: the collector wo
 
 
 class TokenLogprob(Struct, frozen=True, gc=False):
-    """The sampled token with the likeliest ones at its position, most likely first."""
+    """The sampled token with the likeliest ones at its position."""
 
     token: int
     data: bytes
     logprob: float
-    top: tuple[TopLogprob, ...]
+    ranked: Seq[tuple[int, float]]
+    """Tokens with their log probabilities, most likely first."""
+    token_bytes: Callable[[int], bytes]
+
+    @property
+    def top(self) -> tuple[TopLogprob, ...]:
+        """`ranked` with its bytes, which are looked up when they are wanted: the engine's thread
+        goes on to the next step meanwhile."""
+        data = self.token_bytes
+        return tuple([TopLogprob(token, data(token), logprob) for token, logprob in self.ranked])
 
 
 class TokenOutput(Struct, frozen=True, kw_only=True, tag="token"):

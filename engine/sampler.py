@@ -34,6 +34,9 @@ from engine.vocab_math import (
 LOWEST_PENALTY = 1e-6
 """Dividing by less would leave float32."""
 LOWEST_TEMPERATURE = 1e-6
+TAIL = 8
+"""How many times as likely as the likeliest token the bound of a head's tail may be: a smaller
+head has fewer tokens to weigh, a larger one fewer draws that come to nothing."""
 UNIFORMS = 64
 NUCLEUS_REACH = math.log(1000)
 """Times the temperature: what weighs less than a thousandth of the likeliest rarely matters."""
@@ -77,7 +80,7 @@ class Sampler:
         if params.min_p > 0.0:
             # A little more than needed: the exact cut is made on the weights.
             return -math.log(min(params.min_p, 1.0)) * params.temperature + 1e-3
-        return params.temperature * math.log(n_vocab)
+        return params.temperature * math.log(n_vocab / TAIL)
 
     def adjust(self, row: Row) -> None:
         """Apply bias and penalties to the logits in `row`, in place."""
@@ -102,12 +105,15 @@ class Sampler:
         """A token id drawn from `row` after `adjust`; `scratch`, as long, is overwritten: `row`
         itself, where nobody needs it any more, is easier on the caches.
 
-        `head` may be given if the row's is known. NoTokenPossible if every logit is -inf (or one
-        is NaN).
+        `head` may be given if one of at least `reach` is known: what is drawn is the same.
+        NoTokenPossible if every logit is -inf (or one is NaN).
         """
         params = self._params
         greedy = params.greedy
-        if head is None and not greedy and (reach := self.reach(len(row))) < WIDEST_REACH:
+        reach = 0.0 if greedy else self.reach(len(row))
+        if reach >= WIDEST_REACH:
+            head = None
+        elif not greedy and (head is None or head.tokens is None):
             head = Head(row, reach)
         best = int(row.argmax()) if head is None else head.best
         highest = row.item(best)
@@ -127,7 +133,7 @@ class Sampler:
             return draw(weights, self._random())
         if params.min_p > 0.0:
             return self._draw_among(head.tokens, weigh(head.logits, highest, temperature))
-        return draw_by_head(row, head, temperature, self._random)
+        return draw_by_head(row, head, reach, temperature, self._random)
 
     def _draw_top_k(self, row: Row, head: Head, temperature: float) -> int:
         """Among the top_k likeliest, cut by top_p."""

@@ -111,7 +111,9 @@ class Scheduler:
         the copies of one step are bounded by `max_stall`, but for one."""
         self._kv.poll()
         self._copying = 0.0
-        while self._kv.n_idle and (self._copying < self._max_stall or not self._anyone_decodes()):
+        while len(self.waiting) and self._kv.n_idle:
+            if self._copying >= self._max_stall and self._anyone_decodes():
+                return
             state = self.waiting.pop(self._can_start)
             if state is None:
                 return

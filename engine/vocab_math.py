@@ -22,6 +22,8 @@ Weights = list[float] | NDArray[np.float64]
 SHORT = 128
 """Elements up to which plain Python is faster: right after a step of the model the caches hold
 neither data nor code, and each kind of call to NumPy costs 10 to 30 us instead of 1."""
+FEW = 512
+"""Elements of which Python finds the likeliest sooner than NumPy."""
 LIKELY = 8.0
 """Nats below the likeliest token within which the top ones nearly always are."""
 _FOLDS = 16
@@ -179,9 +181,7 @@ class Head:
         at = row if self._maxima is None else self._maxima
         best = int(at.argmax())
         self.highest: float = at.item(best)
-        # Far from zero float32 is coarse: the bound has to lie below the largest in any case.
-        reach = max(reach, 1.0, 1e-6 * abs(self.highest))
-        bound = np.float32(self.highest - reach)
+        bound = self._bound(reach)
         self.bound = float(bound)
         tokens = self._reaching(row, bound)
         self.logits = row.take(tokens)
@@ -193,6 +193,23 @@ class Head:
             best = tokens.item(self.logits.argmax())
         self.best = best
         """The lowest id among equals."""
+        self.values = self.logits.tolist() if len(self.logits) <= FEW else None
+        """`logits`, where plain Python is to look at them."""
+
+    def _bound(self, reach: float) -> np.float32:
+        # Far from zero float32 is coarse: the bound has to lie below the largest in any case.
+        return np.float32(self.highest - max(reach, 1.0, 1e-6 * abs(self.highest)))
+
+    def within(self, reach: float) -> tuple[float, Tokens, Row | list[float]]:
+        """The bound of a head of this reach, at most its own, with its tokens and their logits."""
+        assert self.tokens is not None
+        limit = self._bound(reach)
+        bound = float(limit)
+        if bound <= self.bound:
+            logits = self.logits if self.values is None else self.values
+            return self.bound, self.tokens, logits
+        places = (self.logits >= limit).nonzero()[0]
+        return bound, self.tokens.take(places), self.logits.take(places)
 
     def _reaching(self, row: Row, bound: np.float32) -> Tokens:
         if self._maxima is not None:
@@ -201,6 +218,20 @@ class Head:
                 among = _unfolded(len(row), columns)
                 return among[(row.take(among) >= bound).nonzero()[0]]
         return (row >= bound).nonzero()[0]
+
+    def ranked(self, row: Row, k: int) -> list[tuple[int, float]]:
+        """The ids of `largest` with their logits."""
+        tokens, values = self.tokens, self.values
+        if tokens is None or values is None or len(values) < k:
+            ids = self.largest(row, k)
+            return list(zip(ids.tolist(), row.take(ids).tolist(), strict=True))
+        # Half of the way down there are nearly always enough.
+        cut = (self.highest + self.bound) / 2
+        near = [place for place, value in enumerate(values) if value >= cut]
+        order = sorted(
+            near if len(near) >= k else range(len(values)), key=values.__getitem__, reverse=True
+        )
+        return [(tokens.item(place), values[place]) for place in order[:k]]
 
     def largest(self, row: Row, k: int) -> Tokens:
         """As the function of this name, for the row that this is the head of."""
@@ -216,19 +247,20 @@ class Head:
         return first(row, k, tokens)
 
 
-def draw_by_head(row: Row, head: Head, temperature: float, random: Callable[[], float]) -> int:
+def draw_by_head(
+    row: Row, head: Head, reach: float, temperature: float, random: Callable[[], float]
+) -> int:
     """A token of softmax(row / temperature) that looks at the tail only where it must.
 
     Exact rejection: the tail's weights are replaced by their bound, which needs no exponentials;
     a token drawn from there is accepted with the ratio of its weight to the bound. `random` gives
-    numbers from 0 to 1; a head of reach `temperature` × ln(n_vocab) needs it 2 times on average
-    at most.
+    numbers from 0 to 1; a `reach`, of the head's at most, of `temperature` × ln(n_vocab / x) needs
+    some 2 x times as many on average at most.
     """
-    tokens = head.tokens
-    assert tokens is not None
-    running = running_sums(weigh(head.logits, head.highest, temperature))
+    bound, tokens, logits = head.within(reach)
+    running = running_sums(weigh(logits, head.highest, temperature))
     in_head = float(running[-1])
-    ceiling = math.exp((head.bound - head.highest) / temperature)
+    ceiling = math.exp((bound - head.highest) / temperature)
     while True:
         target = random() * (in_head + len(row) * ceiling)
         if target < in_head:
@@ -237,16 +269,18 @@ def draw_by_head(row: Row, head: Head, temperature: float, random: Callable[[], 
         logit = float(row[token])
         # The head has had its share; NaN and -inf are never accepted.
         accepted = random() * ceiling < math.exp(min(0.0, logit - head.highest) / temperature)
-        if logit < head.bound and accepted:
+        if logit < bound and accepted:
             return token
 
 
-def weigh(logits: Row, highest: float, temperature: float) -> Weights:
+def weigh(logits: Row | list[float], highest: float, temperature: float) -> Weights:
     """exp((logits - highest) / temperature)."""
-    if len(logits) <= SHORT:
-        exp = math.exp
-        return [exp((logit - highest) / temperature) for logit in logits.tolist()]
-    return np.exp((logits.astype(np.float64) - highest) / temperature)
+    if not isinstance(logits, list):
+        if len(logits) > SHORT:
+            return np.exp((logits.astype(np.float64) - highest) / temperature)
+        logits = logits.tolist()
+    exp = math.exp
+    return [exp((logit - highest) / temperature) for logit in logits]
 
 
 def running_sums(weights: Weights) -> Weights:

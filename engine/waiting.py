@@ -27,11 +27,12 @@ class WaitingQueue:
         self._users: dict[Priority, OrderedDict[str, deque[RequestState]]] = {
             priority: OrderedDict() for priority in Priority
         }
+        self._count = 0
         self._passed: dict[Priority, int] = dict.fromkeys(Priority, 0)
         """How often somebody with a higher priority came first since its last turn."""
 
     def __len__(self) -> int:
-        return sum(len(queue) for users in self._users.values() for queue in users.values())
+        return self._count
 
     def push(self, state: RequestState) -> None:
         """Add at the end of its user's line."""
@@ -42,6 +43,8 @@ class WaitingQueue:
         self._line(state).appendleft(state)
 
     def _line(self, state: RequestState) -> deque[RequestState]:
+        """Where it is to be added."""
+        self._count += 1
         users = self._users[state.request.priority]
         return users.setdefault(state.request.user, deque())
 
@@ -68,6 +71,7 @@ class WaitingQueue:
                 self._passed[each] = self._passed[each] + 1 if self._users[each] else 0
 
     def _take(self, users: OrderedDict[str, deque[RequestState]], user: str) -> RequestState:
+        self._count -= 1
         state = users[user].popleft()
         if not users[user]:
             del users[user]
@@ -79,6 +83,7 @@ class WaitingQueue:
         queue = users.get(state.request.user)
         if queue is None or state not in queue:
             return False
+        self._count -= 1
         queue.remove(state)
         if not queue:
             del users[state.request.user]

@@ -52,9 +52,16 @@ class LlamaRunner:
         self._gathered = np.empty((0, self.n_vocab), np.float32)
         self._n_batch: int = api.llama_n_batch(model.context)
         self._batch = TokenBatch(self._n_batch)
+        # As a number: the pointer of the binding would be an object to make and to take apart.
+        as_number = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)
+        self._logits_address = as_number(
+            ctypes.cast(api.llama_get_logits, ctypes.c_void_p).value or 0
+        )
         self._address = 0
         self._room = np.empty((0, self.n_vocab), np.float32)
         """What begins at `_address`, where llama.cpp writes logits; it moves when it grows."""
+        self._views: dict[int, Logits] = {}
+        """Its first so many rows."""
 
     def run(self, batch: Batch, on_compute: Callable[[], None] = nothing) -> Logits:
         """See `Runner.run`; the view is valid until the next call."""
@@ -91,7 +98,10 @@ class LlamaRunner:
             return np.empty((0, self.n_vocab), np.float32)
         if address != self._address:
             self._address, self._room = address, self._view(address)
-        return self._room[:rows]
+            self._views.clear()
+        if rows not in self._views:
+            self._views[rows] = self._room[:rows]
+        return self._views[rows]
 
     def _compute(self, rows: int) -> int:
         """Let llama.cpp work; returns the address of the logits, if there are `rows` of them."""
@@ -101,7 +111,7 @@ class LlamaRunner:
         if rows == 0:
             self._api.llama_synchronize(self._context)
             return 0
-        return ctypes.addressof(self._api.llama_get_logits(self._context).contents)
+        return int(self._logits_address(self._context))
 
     def _apply_adapters(self, lora: LoraSet) -> None:
         handles = [self._adapters[each.name] for each in lora]

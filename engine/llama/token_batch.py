@@ -9,6 +9,9 @@ import numpy as np
 
 from engine.llama.library import library
 
+FEW = 16
+"""Tokens up to which one store after the other is faster than four calls of NumPy."""
+
 
 class TokenBatch:
     """Room for `size` tokens; whoever writes to the arrays says by `count` how many there are."""
@@ -23,6 +26,9 @@ class TokenBatch:
         self._counts = np.ones(size, np.int32)
         offsets = np.arange(size, dtype=np.uintp) * np.uintp(self.sequences.itemsize)
         self._pointers = offsets + np.uintp(self.sequences.ctypes.data)
+        self._views = [
+            array.data for array in (self.tokens, self.positions, self.sequences, self.wanted)
+        ]
         self.native: Any = api.llama_batch()
         """The struct, to be passed by value."""
         for field, array in (
@@ -49,6 +55,13 @@ class TokenBatch:
     ) -> None:
         """Lists of one length: a conversion each costs less than one for each span."""
         self.count = count = len(tokens)
+        if count <= FEW:
+            for view, values in zip(
+                self._views, (tokens, positions, sequences, wanted), strict=True
+            ):
+                for place, value in enumerate(values):
+                    view[place] = value
+            return
         self.tokens[:count] = tokens
         self.positions[:count] = positions
         self.sequences[:count] = sequences

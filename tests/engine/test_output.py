@@ -19,7 +19,7 @@ def stream(
     output = OutputText(pieces.__getitem__, frozenset(), stop, include_stop)
     deltas, sent = [], []
     for token, piece in enumerate(pieces):
-        output.push(token, TokenLogprob(token, piece, -1.0, ()))
+        output.push(token, TokenLogprob(token, piece, -1.0, (), bytes))
         final = output.stop_string is not None or token == len(pieces) - 1
         text, logprobs = output.take(final=final)
         deltas.append(text)

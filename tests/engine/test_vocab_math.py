@@ -156,7 +156,7 @@ def test_the_tail_of_a_head_gets_its_share(temperature: float) -> None:
     assert head.tokens is not None
     assert len(head.tokens) == 10
     random = np.random.default_rng(8).random
-    drawn = np.array([draw_by_head(row, head, temperature, random) for _ in range(20_000)])
+    drawn = np.array([draw_by_head(row, head, 1.5, temperature, random) for _ in range(20_000)])
     weights = np.exp(row.astype(np.float64) / temperature)
     for part in (slice(0, 10), slice(100, 700), slice(800, 1200)):
         share = weights[part].sum() / weights.sum()

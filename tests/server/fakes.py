@@ -21,7 +21,6 @@ from engine.request import (
     Timings,
     TokenLogprob,
     TokenOutput,
-    TopLogprob,
     Usage,
 )
 from engine.settings import ModelInfo, ModelSettings
@@ -200,8 +199,13 @@ def answer(text: str, finish: FinishReason = FinishReason.STOP, stop: object = 2
 def logprobs(char: str, k: int | None) -> tuple[TokenLogprob, ...]:
     if k is None:
         return ()
-    top = tuple(TopLogprob(ord(char) + i, chr(ord(char) + i).encode(), -1.0 - i) for i in range(k))
-    return (TokenLogprob(ord(char), char.encode(), -1.0, top),)
+    ranked = [(ord(char) + place, -1.0 - place) for place in range(k)]
+    return (TokenLogprob(ord(char), char.encode(), -1.0, ranked, utf_8),)
+
+
+def utf_8(token: int) -> bytes:
+    """Of the character that the token is."""
+    return chr(token).encode()
 
 
 def thinking_engine() -> FakeEngine:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.request import Event, FinishReason, Request, TokenLogprob, TokenOutput, TopLogprob
+from engine.request import Event, FinishReason, Request, TokenLogprob, TokenOutput
 from tests.server.fakes import done
 from tests.server.test_completions import body, complete, echoing, texts
 
@@ -77,7 +77,7 @@ async def test_tokens_that_split_a_character_keep_their_bytes(client, engine):
     def script(request: Request) -> Iterable[Event]:
         parts = [data[:1], data[1:2], data[2:3], data[3:]]
         listed = tuple(
-            TokenLogprob(i, part, -1.0, (TopLogprob(9, b"\xff", -0.5),))
+            TokenLogprob(i, part, -1.0, [(9, -0.5)], {9: b"\xff"}.__getitem__)
             for i, part in enumerate(parts)
         )
         yield TokenOutput(
@@ -95,7 +95,7 @@ async def test_tokens_that_split_a_character_keep_their_bytes(client, engine):
 async def test_best_of_returns_the_likeliest(client, engine):
     def script(request: Request) -> Iterable[Event]:
         for index, logprob in enumerate((-3.0, -1.0, -2.0)):
-            listed = (TokenLogprob(65, b"A", logprob, ()),) * (3 - index)
+            listed = (TokenLogprob(65, b"A", logprob, (), bytes),) * (3 - index)
             yield TokenOutput(
                 index=index,
                 text=str(index),
