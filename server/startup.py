@@ -20,8 +20,10 @@ KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT"
 """Seconds of silence, seconds between probes, probes without an answer."""
 DEFAULT_SHARE = 0.8
 """Of the memory, for weights and KV caches."""
-SPIN_COUNT = "2000"
-"""Spins of an idle OpenMP thread: as fast as the default alone, 18 times it with a neighbour."""
+SPIN_COUNT = "20000"
+"""Spins of an idle OpenMP thread, about a millisecond: longer than what is between two steps, as a
+virtual processor that sleeps may be given to others, and much shorter than libgomp's own 300,000,
+with which one busy neighbour takes nearly everything until the thread governor gives way."""
 
 
 class StartError(Exception):
