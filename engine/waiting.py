@@ -36,15 +36,15 @@ class WaitingQueue:
 
     def push(self, state: RequestState) -> None:
         """Add at the end of its user's line."""
+        self._count += 1
         self._line(state).append(state)
 
     def push_choices(self, state: RequestState) -> None:
         """Add a request, admitted before, that has further choices to start."""
+        self._count += 1
         self._line(state).appendleft(state)
 
     def _line(self, state: RequestState) -> deque[RequestState]:
-        """Where it is to be added."""
-        self._count += 1
         users = self._users[state.request.priority]
         return users.setdefault(state.request.user, deque())
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.request import Priority
-from engine.waiting import PATIENCE
+from engine.sequence import RequestState
+from engine.waiting import PATIENCE, WaitingQueue
 from tests.engine.fakes import FakeRunner, Harness, continuation, make_core, request
 
 
@@ -70,3 +71,22 @@ def test_a_low_priority_gets_its_turn_beside_endless_traffic(low: Priority) -> N
     ended = order_of_ends(harness)
     places = [ended.index(f"low{i}") for i in range(3)]
     assert places == [PATIENCE, 2 * PATIENCE + 1, 3 * PATIENCE + 2]
+
+
+def test_its_length_follows_whoever_comes_and_goes() -> None:
+    queue = WaitingQueue()
+    hogs = [RequestState(request(f"hog{i}", [1], 1, user="hog"), 0.0) for i in range(3)]
+    guest = RequestState(request("guest", [1], 1, user="guest"), 0.0)
+    for state in (*hogs, guest):
+        queue.push(state)
+    assert len(queue) == 4
+    assert queue.remove(hogs[1])
+    assert not queue.remove(hogs[1])
+    assert len(queue) == 3
+    assert queue.pop(lambda _: False) is None
+    assert len(queue) == 3
+    first = queue.pop(lambda _: True)
+    assert first is hogs[0]
+    queue.push_choices(first)
+    assert [queue.pop(lambda _: True) for _ in range(4)] == [guest, hogs[0], hogs[2], None]
+    assert len(queue) == 0

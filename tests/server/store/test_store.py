@@ -257,18 +257,22 @@ def start_writer(path: Path, count: int, **options: object) -> subprocess.Popen[
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload,no-any-return]
 
 
+ENDLESS = 50_000
+"""Documents: minutes of writing."""
+
+
 @pytest.mark.parametrize("kill_after", [1, 250, 700])
 async def test_kill_9_loses_nothing_that_was_acknowledged(path, kill_after):
-    with start_writer(path, 1000) as writer:
+    with start_writer(path, ENDLESS) as writer:
         assert writer.stdout is not None
         acknowledged = [writer.stdout.readline() for _ in range(kill_after)]
         writer.send_signal(signal.SIGKILL)
         acknowledged += writer.stdout.readlines()
         assert writer.wait() == -signal.SIGKILL
     promised = {line.strip() for line in acknowledged if line.endswith("\n")}
-    assert kill_after <= len(promised) < 1000
+    assert kill_after <= len(promised) < ENDLESS
     store = open_store(path, 64)
-    found = set(await ids(store, limit=1000))
+    found = set(await ids(store, limit=ENDLESS))
     assert promised <= found
     await store.put(document("after"))
     assert await store.get("k", "after")
