@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 from msgspec import Struct
 
@@ -85,21 +86,37 @@ def check_exposure(config: ServerConfig, listener: socket.socket) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket: whoever connects while the model loads waits instead of failing."""
+    """A listening socket: whoever connects while the model loads waits instead of failing. Of the
+    addresses that a name has, the first that works, IPv4 before IPv6: "localhost" is then also
+    found by those who wrote 127.0.0.1. Raises StartError."""
+    reason: str | None = None
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError:
+        found, reason = [], "no valid host name"
+    except OSError as error:
+        found, reason = [], error.strerror
+    found.sort(key=lambda each: each[0] != socket.AF_INET)
+    for family, _, protocol, _, address in found:
+        try:
+            return _listen(family, protocol, address)
+        except OSError as error:
+            reason = reason or error.strerror
+    raise StartError(f"cannot listen on {host}:{port}: {reason}")
+
+
+def _listen(family: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM, protocol)
+    try:
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         detect_dead_peers(listener)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no valid host name"
-        raise StartError(f"cannot listen on {host}:{port}: {reason}") from error
-    listener.setblocking(False)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
     return listener
 
 
