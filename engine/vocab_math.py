@@ -203,13 +203,14 @@ class Head:
     def within(self, reach: float) -> tuple[float, Tokens, Row | list[float]]:
         """The bound of a head of this reach, at most its own, with its tokens and their logits."""
         assert self.tokens is not None
-        limit = self._bound(reach)
-        bound = float(limit)
+        bound, values = float(self._bound(reach)), self.values
         if bound <= self.bound:
-            logits = self.logits if self.values is None else self.values
-            return self.bound, self.tokens, logits
-        places = (self.logits >= limit).nonzero()[0]
-        return bound, self.tokens.take(places), self.logits.take(places)
+            return self.bound, self.tokens, self.logits if values is None else values
+        if values is None:
+            nearer = (self.logits >= np.float32(bound)).nonzero()[0]
+            return bound, self.tokens.take(nearer), self.logits.take(nearer)
+        places = [place for place, value in enumerate(values) if value >= bound]
+        return bound, self.tokens.take(places), [values[place] for place in places]
 
     def _reaching(self, row: Row, bound: np.float32) -> Tokens:
         if self._maxima is not None:
@@ -254,8 +255,8 @@ def draw_by_head(
 
     Exact rejection: the tail's weights are replaced by their bound, which needs no exponentials;
     a token drawn from there is accepted with the ratio of its weight to the bound. `random` gives
-    numbers from 0 to 1; a `reach`, of the head's at most, of `temperature` × ln(n_vocab / x) needs
-    some 2 x times as many on average at most.
+    numbers from 0 to 1: with a `reach`, the head's at most, of `temperature` × ln(n_vocab / x) it
+    is asked 1 + 2 x times on average at most.
     """
     bound, tokens, logits = head.within(reach)
     running = running_sums(weigh(logits, head.highest, temperature))
