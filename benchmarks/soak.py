@@ -194,6 +194,17 @@ async def drive(
     return samples, counts
 
 
+def lowest(samples: list[Sample]) -> list[Sample]:
+    """The one with the least memory of each round of swaps: a model's caches fill while it is at
+    work and go with it, so that the peaks tell of the load. All, of a run too short for that."""
+    rounds: dict[int, list[Sample]] = {}
+    for sample in samples:
+        rounds.setdefault(int(60 * sample.minute / (len(MODELS) * SWAP_EVERY)), []).append(sample)
+    if len(rounds) < 4:
+        return samples
+    return [min(each, key=lambda sample: sample.rss_mib) for each in rounds.values()]
+
+
 async def settled(url: str) -> dict[str, Any]:
     """What /health says once nothing is left to do."""
     async with httpx.AsyncClient(base_url=url) as client:
@@ -211,8 +222,9 @@ def verdict(
 ) -> dict[str, Any]:
     """The figures, and what is wrong with them."""
     steady = samples[int(len(samples) * WARM_UP) :]
-    minutes = [sample.minute for sample in steady]
-    slope = float(np.polyfit(minutes, [sample.rss_mib for sample in steady], 1)[0])
+    lows = lowest(steady)
+    minutes = [sample.minute for sample in lows]
+    slope = float(np.polyfit(minutes, [sample.rss_mib for sample in lows], 1)[0])
     with closing(sqlite3.connect(store)) as database:
         integrity = database.execute("pragma integrity_check").fetchone()[0]
     busy = [name for name, each in health["models"].items() if each.get("running")]
@@ -232,7 +244,7 @@ def verdict(
         "requests": sum(counts.values()),
         "kinds": dict(counts),
         "slope_mib_per_minute": round(slope, 3),
-        "rss_mib": [round(steady[0].rss_mib, 1), round(steady[-1].rss_mib, 1)],
+        "rss_mib": [round(sample.rss_mib, 1) for sample in lows],
         "threads": [steady[0].threads, steady[-1].threads],
         "files": [steady[0].files, steady[-1].files],
         "wrong": wrong,
