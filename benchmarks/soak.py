@@ -202,7 +202,9 @@ def lowest(samples: list[Sample]) -> list[Sample]:
         rounds.setdefault(int(60 * sample.minute / (len(MODELS) * SWAP_EVERY)), []).append(sample)
     if len(rounds) < 4:
         return samples
-    return [min(each, key=lambda sample: sample.rss_mib) for each in rounds.values()]
+    # Of a round that was cut short the least tells nothing: one of the models may not have come.
+    whole = [each for each in rounds.values() if len(each) >= len(MODELS) * SWAP_EVERY / INTERVAL - 2]
+    return [min(each, key=lambda sample: sample.rss_mib) for each in whole]
 
 
 async def settled(url: str) -> dict[str, Any]:
