@@ -99,7 +99,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.running or len(self.waiting))
+        return bool(self.running or self.waiting)
 
     def add(self, state: RequestState) -> None:
         """Put a new request in line."""
@@ -111,7 +111,7 @@ class Scheduler:
         the copies of one step are bounded by `max_stall`, but for one."""
         self._kv.poll()
         self._copying = 0.0
-        while len(self.waiting) and self._kv.n_idle:
+        while self.waiting and self._kv.n_idle:
             if self._copying >= self._max_stall and self._anyone_decodes():
                 return
             state = self.waiting.pop(self._can_start)

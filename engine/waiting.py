@@ -27,21 +27,22 @@ class WaitingQueue:
         self._users: dict[Priority, OrderedDict[str, deque[RequestState]]] = {
             priority: OrderedDict() for priority in Priority
         }
-        self._count = 0
         self._passed: dict[Priority, int] = dict.fromkeys(Priority, 0)
         """How often somebody with a higher priority came first since its last turn."""
 
     def __len__(self) -> int:
-        return self._count
+        return sum(len(queue) for users in self._users.values() for queue in users.values())
+
+    def __bool__(self) -> bool:
+        # Asked every step: a user without requests is not kept, so no line needs a look.
+        return any(self._users.values())
 
     def push(self, state: RequestState) -> None:
         """Add at the end of its user's line."""
-        self._count += 1
         self._line(state).append(state)
 
     def push_choices(self, state: RequestState) -> None:
         """Add a request, admitted before, that has further choices to start."""
-        self._count += 1
         self._line(state).appendleft(state)
 
     def _line(self, state: RequestState) -> deque[RequestState]:
@@ -71,7 +72,6 @@ class WaitingQueue:
                 self._passed[each] = self._passed[each] + 1 if self._users[each] else 0
 
     def _take(self, users: OrderedDict[str, deque[RequestState]], user: str) -> RequestState:
-        self._count -= 1
         state = users[user].popleft()
         if not users[user]:
             del users[user]
@@ -83,7 +83,6 @@ class WaitingQueue:
         queue = users.get(state.request.user)
         if queue is None or state not in queue:
             return False
-        self._count -= 1
         queue.remove(state)
         if not queue:
             del users[state.request.user]

@@ -79,6 +79,7 @@ def test_its_length_follows_whoever_comes_and_goes() -> None:
     guest = RequestState(request("guest", [1], 1, user="guest"), 0.0)
     for state in (*hogs, guest):
         queue.push(state)
+    assert queue
     assert len(queue) == 4
     assert queue.remove(hogs[1])
     assert not queue.remove(hogs[1])
@@ -89,4 +90,5 @@ def test_its_length_follows_whoever_comes_and_goes() -> None:
     assert first is hogs[0]
     queue.push_choices(first)
     assert [queue.pop(lambda _: True) for _ in range(4)] == [guest, hogs[0], hogs[2], None]
+    assert not queue
     assert len(queue) == 0
