@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -193,8 +194,11 @@ class Head:
             best = tokens.item(self.logits.argmax())
         self.best = best
         """The lowest id among equals."""
-        self.values = self.logits.tolist() if len(self.logits) <= FEW else None
-        """`logits`, where plain Python is to look at them."""
+
+    @cached_property
+    def values(self) -> list[float] | None:
+        """`logits`, where plain Python is to look at them; not all samplers do."""
+        return self.logits.tolist() if len(self.logits) <= FEW else None
 
     def _bound(self, reach: float) -> np.float32:
         # Far from zero float32 is coarse: the bound has to lie below the largest in any case.
