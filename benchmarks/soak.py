@@ -203,7 +203,7 @@ def lowest(samples: list[Sample]) -> list[Sample]:
     if len(rounds) < 4:
         return samples
     # Of a round that was cut short the least tells nothing: one of the models may not have come.
-    looks = len(MODELS) * SWAP_EVERY / INTERVAL
+    looks = max(map(len, rounds.values()))
     whole = [each for each in rounds.values() if len(each) >= looks - 2]
     return [min(each, key=lambda sample: sample.rss_mib) for each in whole]
 
