@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,8 @@ RETURNING sequence
 """
 BUSY_SECONDS = 10.0
 """How long another process may hold the file before a write of ours fails."""
+BUSY_PAUSE = 0.005
+"""Seconds between two tries where SQLite itself does not wait."""
 
 _encoder = msgspec.json.Encoder()
 _metadata = msgspec.json.Decoder(dict[str, str])
@@ -89,9 +92,10 @@ class Database:
             yield True
             self._db.execute("COMMIT")
             if self._deleted:
-                # Until then the log still has what is gone from the file.
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                self._deleted = False
+                # Until then the log still has what is gone from the file; a reader in another
+                # process can be in the way, and then the next transaction tries again.
+                result = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._deleted = result[0] != 0
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise StoreUnavailable(
@@ -135,17 +139,26 @@ class Database:
         self._connection = sqlite3.connect(
             self._path, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=32
         )
+        self._use_log()
         # FULL: a commit returns once the log is on the disk, not only with the kernel.
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "secure_delete=ON",
-        ):
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute("BEGIN IMMEDIATE")
         self._check_schema()
         self._db.execute("COMMIT")
+
+    def _use_log(self) -> None:
+        """SQLite heeds no timeout here: of two that open a new file one would fail at once."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > deadline:
+                    raise
+            time.sleep(BUSY_PAUSE)
 
     def _check_schema(self) -> None:
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
