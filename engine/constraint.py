@@ -123,6 +123,10 @@ class ConstraintCompiler:
         """Whether the trie is built; before that `compile` waits for it."""
         return self._trie.ready
 
+    def close(self) -> None:
+        """Wait for what is still being built: until then its memory is not free."""
+        self._trie.wait()
+
     def compile(self, grammar: Grammar) -> TokenConstraint:
         """Up to some 10 ms for a new grammar, outside the interpreter lock.
 

@@ -49,11 +49,15 @@ class TokenTrie:
 
     def get(self) -> LLTokenizer:
         """The trie; raises what the build raised."""
-        self._thread.join()
+        self.wait()
         if self._error is not None:
             raise self._error
         assert self._result is not None
         return self._result
+
+    def wait(self) -> None:
+        """Until the build has ended, well or not."""
+        self._thread.join()
 
     @property
     def ready(self) -> bool:

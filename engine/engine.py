@@ -179,6 +179,11 @@ class Engine(EngineThread[RequestState, Stream, Event]):
         as the text that they are spelled like: a format's markers, which grammars write out."""
         self._constraints = ConstraintCompiler(self.tokenizer, text_tokens, self.vocabulary_file)
 
+    def close(self) -> None:
+        super().close()
+        if self._constraints is not None:
+            self._constraints.close()
+
     def compile_grammar(self, grammar: Grammar) -> Constraint:
         """A matcher at the start of `grammar`, remembered by its text; from any thread.
 

@@ -53,7 +53,7 @@ async def hang_up_in_stream(client: AsyncOpenAI, request: dict[str, Any]) -> Non
 async def hang_up_in_queue(client: AsyncOpenAI, request: dict[str, Any]) -> None:
     request |= {"max_tokens": 500, "extra_body": {"ignore_eos": True}}
     with contextlib.suppress(APITimeoutError):
-        await client.chat.completions.create(**request, timeout=0.3)
+        await client.chat.completions.create(**request, timeout=httpx.Timeout(60, read=0.3))
 
 
 async def test_a_crowd(

@@ -101,33 +101,35 @@ def test_nothing_is_loaded_before_it_is_asked_for(
 
 
 def test_memory_comes_back(http: httpx.Client, server: ServerProcess) -> None:
-    complete(http, "one").raise_for_status()
-    unload(http, "one")
-    without = resident_bytes(server)
-    for _ in range(2):
-        complete(http, "one").raise_for_status()
-        assert resident_bytes(server) > without + 90e6
-        unload(http, "one")
-        assert resident_bytes(server) < without * 1.05
+    unloaded = after_unloads(http, server, 8)
+    assert min(unloaded[-3:]) < max(unloaded[:3]) * 1.05
 
 
 def test_two_models_swapped_under_load(http: httpx.Client, server: ServerProcess) -> None:
     # The first ones take memory for threads, code and their heaps.
     asyncio.run(swap(server, max(SWAPS // 2, 6)))
-    without = resident_without_models(http, server)
-    before = count_unloads(server)
+    before = max(after_unloads(http, server, 3))
+    unloads = count_unloads(server)
     answers = asyncio.run(swap(server, SWAPS))
     assert all(model == answered for model, answered, _ in answers)
     texts = {text for _, _, text in answers}
     assert len(texts) == 1, texts
-    server.wait_for(lambda: count_unloads(server) >= before + SWAPS - 1)
-    assert resident_without_models(http, server) < without * 1.05
+    server.wait_for(lambda: count_unloads(server) >= unloads + SWAPS - 1)
+    assert min(after_unloads(http, server, 3)) < before * 1.05
 
 
-def resident_without_models(http: httpx.Client, server: ServerProcess) -> int:
-    for name in ("one", "two"):
-        unload(http, name)
-    return resident_bytes(server)
+def after_unloads(http: httpx.Client, server: ServerProcess, rounds: int) -> list[int]:
+    """Resident bytes without a model, so many times: they go up and down by some MiB, as the small
+    objects that stay come to lie among those of the model. What is lost does not come back."""
+    resident = []
+    for _ in range(rounds):
+        unload(http, "two")
+        complete(http, "one").raise_for_status()
+        loaded = resident_bytes(server)
+        unload(http, "one")
+        resident.append(resident_bytes(server))
+        assert loaded > resident[-1] + 90e6
+    return resident
 
 
 def count_unloads(server: ServerProcess) -> int:

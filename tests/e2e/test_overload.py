@@ -69,8 +69,9 @@ class Visitor:
         """Waits a moment for a whole answer, and not any longer."""
         request_id = uuid.uuid4().hex
         body = {"model": MODEL, "messages": messages("Hi")}
+        headers = {"x-request-id": request_id}
         with pytest.raises(httpx.ReadTimeout):
-            self._http.post(CHAT, json=body, headers={"x-request-id": request_id}, timeout=0.2)
+            self._http.post(CHAT, json=body, headers=headers, timeout=httpx.Timeout(60, read=0.2))
         self._server.wait_for_line(f" 499 .* id={request_id}")
 
 

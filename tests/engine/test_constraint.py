@@ -189,6 +189,25 @@ def test_the_trie_is_built_in_a_thread_of_its_own() -> None:
     assert trie.ready and asked == {"token-trie"}
 
 
+def test_closing_waits_for_the_build() -> None:
+    """Its memory is the model's: until it has ended, the model is not unloaded."""
+    proceed = threading.Event()
+
+    class Slow(ByteVocabulary):
+        def token_bytes(self, token: int) -> bytes:
+            assert proceed.wait(10)
+            return super().token_bytes(token)
+
+    compiler = ConstraintCompiler(Slow())
+    closing = threading.Thread(target=compiler.close)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive() and not compiler.ready
+    proceed.set()
+    closing.join(10)
+    assert compiler.ready and not closing.is_alive()
+
+
 def test_what_breaks_the_build_is_raised_where_the_trie_is_wanted() -> None:
     class Broken(ByteVocabulary):
         def token_bytes(self, token: int) -> bytes:
